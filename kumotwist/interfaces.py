@@ -1,0 +1,108 @@
+"""The interfaces that cross rooms. Implementations and fakes are checked with C{verifyObject}."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from kumotwist.message.queued import QueuedMessage
+
+__all__ = ["IJournal", "IProxiedTransport", "IResolver", "ISpool", "ITrace"]
+
+
+class IProxiedTransport(Interface):
+    """A transport whose stream runs through a proxy.
+
+    C{getPeer()} of such a transport is the destination; what lies between has names of its own.
+    The innermost protocol reaches it through C{self.transport}, also after C{startTLS}.
+    """
+
+    def getProxy() -> Any:
+        """The L{kumotwist.endpoints.ProxyHop} that carries the stream.
+
+        With stacked proxies it is the hop nearest to the destination; its C{via} names the rest.
+        """
+
+
+class ISpool(Interface):
+    """Where accepted messages are kept until their fate is decided.
+
+    A Deferred of C{store}, C{update} or C{remove} fires after what was asked is on disk; calls
+    that are made while a commit is under way share the next one (group commit). All methods are
+    called from the reactor's thread and fire there.
+    """
+
+    writable = Attribute(
+        """L{bool}: whether the last commit succeeded. While it is false C{store} still tries,
+        C{update} and C{remove} are kept and tried again until they succeed, and deliveries must
+        not start: their outcome could not be recorded."""
+    )
+
+    def open() -> Deferred[None]:
+        """Take possession of the directory and recover what a crash left.
+
+        @raise kumotwist.spool.SpoolLockedError: (in the Deferred) another process has it.
+        @raise kumotwist.spool.SpoolError: (in the Deferred) it cannot be used; the text says why.
+        """
+
+    def store(body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
+        """Keep a body and the messages that share it: all of them, or none.
+
+        Sets C{body_key} of each. Fails with L{kumotwist.spool.SpoolFullError} or another
+        L{kumotwist.spool.SpoolError}; then nothing of it is kept.
+        """
+
+    def update(message: QueuedMessage) -> Deferred[None]:
+        """Record the message's C{attempts}, C{due}, C{queue} and C{meta} as they are now."""
+
+    def remove(messages: Sequence[QueuedMessage]) -> Deferred[None]:
+        """Forget messages whose fate is decided; a body that nobody shares any more goes too."""
+
+    def load(message: QueuedMessage) -> Deferred[bytes]:
+        """Read the body. Fails with L{kumotwist.spool.DamagedBodyError} if it is not what was
+        stored."""
+
+    def enumerate(visit: Callable[[list[QueuedMessage]], None]) -> Deferred[int]:
+        """Hand over every message that was in the spool when it was opened, in batches, those due
+        first leading; bodies are not loaded. Fires with their number."""
+
+    def set_writable_observer(observer: Callable[[bool], None]) -> None:
+        """Name the one who is told, in the reactor's thread, whenever C{writable} changes."""
+
+    def close() -> Deferred[None]:
+        """Finish what was asked, then give the directory up."""
+
+
+class IJournal(Interface):
+    """Where records of events go: receptions, deliveries, failures (C{log_record} in KumoMTA)."""
+
+    def record(record: dict[str, Any]) -> None:
+        """Write one record; it can be read in the file within a second. Never raises for a full
+        disk: records that cannot be written are counted and the loss is logged."""
+
+
+class ITrace(Interface):
+    """The life of messages as it happens, for whoever watches; costs nothing while nobody does."""
+
+    watched = Attribute("L{bool}: whether anybody watches; test it before building an event.")
+
+    def emit(event: str, message_ids: Sequence[str], **facts: Any) -> None:
+        """Tell the watchers: C{received}, C{queued}, C{source}, C{connected}, C{tls}, C{reply}, …"""
+
+
+class IResolver(Interface):
+    """Looks names up, never blocking."""
+
+    def lookup_mx(domain: str) -> Deferred[Any]:
+        """Fires with a L{kumotwist.dns.MailExchangers} for a domain (A-labels).
+
+        Fails with L{kumotwist.dns.DNSError}, whose C{permanent} says whether to try again.
+        """
+
+    def lookup_addresses(name: str) -> Deferred[Any]:
+        """Fires with a tuple of L{ipaddress} addresses of a host; empty if it has none."""

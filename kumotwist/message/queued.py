@@ -1,0 +1,61 @@
+"""A message on its way to one recipient."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import attrs
+
+__all__ = ["QueuedMessage", "new_id"]
+
+
+def new_id(now: float | None = None) -> str:
+    """Make a message or session id: 32 hexadecimal digits that sort by time.
+
+    The layout is RFC 9562's version 7, without the dashes.
+
+    @param now: seconds since the epoch; the wall clock if absent.
+    """
+    milliseconds = int((time.time() if now is None else now) * 1000)
+    random = int.from_bytes(os.urandom(10), "big")
+    high = (milliseconds & 0xFFFFFFFFFFFF) << 16 | 0x7000 | (random >> 68 & 0xFFF)
+    low = 0x8000000000000000 | (random & 0x3FFFFFFFFFFFFFFF)
+    return f"{high:016x}{low:016x}"
+
+
+@attrs.define(slots=True, eq=False)
+class QueuedMessage:
+    """One recipient's copy of a message: what the spool keeps and the queues move.
+
+    A message for several recipients becomes several of these, which share one stored body, as
+    KumoMTA does it: each has its own attempts, its own due time and its own fate.
+
+    @ivar id: 32 hexadecimal digits, see L{new_id}.
+    @ivar sender: the envelope sender, without brackets; empty for the null sender.
+    @ivar recipient: the envelope recipient, without brackets.
+    @ivar queue: the scheduled queue's name: C{campaign:tenant@domain!routing_domain}, of which
+        usually only the domain is there (lower case, A-labels).
+    @ivar size: octets of the body, header included.
+    @ivar created: when it was received; seconds since the epoch.
+    @ivar due: when the next attempt may start; seconds since the epoch.
+    @ivar attempts: delivery attempts that were charged to it so far.
+    @ivar meta: what is known of it besides, JSON-able: C{reception_protocol}, C{received_from},
+        C{body} ("7BIT", "8BITMIME"), C{smtputf8}, the DSN parameters, the last reply.
+    @ivar body_key: the spool's own name for the shared body; 0 until it has been stored.
+    @ivar body: the octets (CRLF line ends, not dot-stuffed) while they are worth keeping in
+        memory, else L{None}: then the spool's C{load} gives them.
+    """
+
+    id: str
+    sender: str
+    recipient: str
+    queue: str
+    size: int
+    created: float
+    due: float
+    attempts: int = 0
+    meta: dict[str, Any] = attrs.field(factory=dict)
+    body_key: int = 0
+    body: bytes | None = attrs.field(default=None, repr=False)

@@ -1,0 +1,64 @@
+"""Fields of attrs classes that know how they are written in a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+
+from kumotwist.settings.types import SettingType
+
+__all__ = ["Setting", "declared", "setting"]
+
+_T = TypeVar("_T")
+_KEY = "kumotwist.setting"
+
+
+@attrs.define(frozen=True)
+class Setting:
+    """What is known of one key besides its value.
+
+    @ivar kind: how its text is read, written and described.
+    @ivar doc: one or two sentences for the reference page.
+    @ivar key: its name in the file, where it differs from the attribute's name.
+    @ivar required: whether a section without it is an error.
+    """
+
+    kind: SettingType[Any]
+    doc: str
+    key: str | None = None
+    required: bool = False
+
+
+def setting(
+    kind: SettingType[_T],
+    doc: str,
+    *,
+    default: Any = attrs.NOTHING,
+    factory: Callable[[], Any] | None = None,
+    key: str | None = None,
+) -> Any:
+    """Declare a setting as a field of an attrs class.
+
+    @param kind: the type (see L{kumotwist.settings.types}).
+    @param doc: what it is for, as the reference page says it.
+    @param default: the value when the key is absent; without one the key is required.
+    @param factory: makes the default instead, for a default that is only known at run time.
+    @param key: the key's name in the file, if the attribute cannot have that name.
+    """
+    required = default is attrs.NOTHING and factory is None
+    metadata = {_KEY: Setting(kind, doc, key, required)}
+    if factory is not None:
+        return attrs.field(factory=factory, metadata=metadata, kw_only=True)
+    return attrs.field(default=default, metadata=metadata, kw_only=True)
+
+
+def declared(cls: type) -> dict[str, tuple[attrs.Attribute[Any], Setting]]:
+    """The settings of a class by their keys, in the order of declaration."""
+    found = {}
+    for attribute in attrs.fields(cls):
+        if _KEY in attribute.metadata:
+            facts = attribute.metadata[_KEY]
+            found[facts.key or attribute.name] = (attribute, facts)
+    return found
