@@ -92,7 +92,7 @@ class ITrace(Interface):
     watched = Attribute("L{bool}: whether anybody watches; test it before building an event.")
 
     def emit(event: str, message_ids: Sequence[str], **facts: Any) -> None:
-        """Tell the watchers: C{received}, C{queued}, C{source}, C{connected}, C{tls}, C{reply}, …"""
+        """Tell the watchers: C{received}, C{queued}, C{source}, C{connected}, C{reply}, …"""
 
 
 class IResolver(Interface):

@@ -1,0 +1,1 @@
+"""The tests: unit tests of every room, and integration tests against real counterparts."""
