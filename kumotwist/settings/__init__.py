@@ -5,7 +5,7 @@ uses the instances as plain values and knows nothing of INI files; L{kumotwist.c
 declarations to parse a file, and the reference page is generated from them.
 """
 
-from kumotwist.settings.declare import Setting, declared, setting
-from kumotwist.settings.types import SettingType
+from kumotwist.settings.declare import Checked, Problem, Setting, declared, setting
+from kumotwist.settings.kind import SettingType
 
-__all__ = ["Setting", "SettingType", "declared", "setting"]
+__all__ = ["Checked", "Problem", "Setting", "SettingType", "declared", "setting"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import attrs
 
-from kumotwist.settings.types import SettingType
+from kumotwist.settings.kind import SettingType
 
-__all__ = ["Setting", "declared", "setting"]
+__all__ = ["Checked", "Problem", "Setting", "declared", "setting"]
 
 _T = TypeVar("_T")
 _KEY = "kumotwist.setting"
@@ -23,12 +23,33 @@ class Setting:
     @ivar doc: one or two sentences for the reference page.
     @ivar key: its name in the file, where it differs from the attribute's name.
     @ivar required: whether a section without it is an error.
+    @ivar default_doc: what the default is, in words, where its value would not say it.
     """
 
     kind: SettingType[Any]
     doc: str
     key: str | None = None
     required: bool = False
+    default_doc: str | None = None
+
+
+class Problem(NamedTuple):
+    """What is wrong with a section whose values are each well-formed.
+
+    @ivar keys: the keys that are involved; the first is the one to point at.
+    @ivar text: what is wrong (and what would be right), without any secret.
+    """
+
+    keys: tuple[str, ...]
+    text: str
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A settings class whose values depend on each other."""
+
+    def problems(self) -> Iterable[Problem]:
+        """What does not fit together."""
 
 
 def setting(
@@ -38,6 +59,7 @@ def setting(
     default: Any = attrs.NOTHING,
     factory: Callable[[], Any] | None = None,
     key: str | None = None,
+    default_doc: str | None = None,
 ) -> Any:
     """Declare a setting as a field of an attrs class.
 
@@ -46,9 +68,10 @@ def setting(
     @param default: the value when the key is absent; without one the key is required.
     @param factory: makes the default instead, for a default that is only known at run time.
     @param key: the key's name in the file, if the attribute cannot have that name.
+    @param default_doc: the default in words, such as C{STATE_DIR/log}.
     """
     required = default is attrs.NOTHING and factory is None
-    metadata = {_KEY: Setting(kind, doc, key, required)}
+    metadata = {_KEY: Setting(kind, doc, key, required, default_doc)}
     if factory is not None:
         return attrs.field(factory=factory, metadata=metadata, kw_only=True)
     return attrs.field(default=default, metadata=metadata, kw_only=True)
