@@ -11,8 +11,11 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from kumotwist.message.queued import QueuedMessage
+    from kumotwist.smtp.session import ServerSession
+    from kumotwist.wire.smtp.events import Recipient, Transaction
+    from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["IJournal", "IProxiedTransport", "IResolver", "ISpool", "ITrace"]
+__all__ = ["IJournal", "IProxiedTransport", "IReception", "IResolver", "ISpool", "ITrace"]
 
 
 class IProxiedTransport(Interface):
@@ -26,6 +29,45 @@ class IProxiedTransport(Interface):
         """The L{kumotwist.endpoints.ProxyHop} that carries the stream.
 
         With stacked proxies it is the hop nearest to the destination; its C{via} names the rest.
+        """
+
+
+class IReception(Interface):
+    """Decides on behalf of an ESMTP listener, and takes the messages that come in.
+
+    The listener has checked syntax, order, limits and relaying before it asks. Of the questions
+    C{connected}, C{sender} and C{recipient} the answer L{None} means yes; an answer may be late
+    (a Deferred): the client's next command waits for it. A Deferred that is cancelled means that
+    nobody waits for the answer any more: the connection is lost, or took too long.
+    """
+
+    def connected(session: ServerSession) -> Reply | Deferred[Reply | None] | None:
+        """A client has connected; asked before the greeting. A reply instead of L{None} is all
+        that the client gets: C{421 4.3.2} while the node cannot take mail."""
+
+    def sender(
+        session: ServerSession, transaction: Transaction
+    ) -> Reply | Deferred[Reply | None] | None:
+        """The client said MAIL; C{transaction} has its sender and parameters."""
+
+    def recipient(
+        session: ServerSession, transaction: Transaction, recipient: Recipient
+    ) -> Reply | Deferred[Reply | None] | None:
+        """The client said RCPT; C{transaction} has those that were accepted before."""
+
+    def receive(session: ServerSession, transaction: Transaction) -> Deferred[Reply]:
+        """The final dot has come, the transaction is complete.
+
+        @return: fires with the reply, a 2xx only after the message is safe. If it is cancelled
+            (C{data_processing_timeout}, or the client is gone) the client was not told 250: what
+            was kept must be undone, since the client will try again.
+        """
+
+    def rejected(session: ServerSession, reply: Reply, command: str) -> None:
+        """A 4xx or 5xx was given, by the listener or by this object.
+
+        @param command: what it answers, safe to log; C{"."} for the end of data and the empty
+            string for the connection itself.
         """
 
 

@@ -1,0 +1,1 @@
+"""Twisted protocols that pump L{kumotwist.wire.smtp}: the listener, the delivery side, the sink."""

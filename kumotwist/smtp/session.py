@@ -1,0 +1,44 @@
+"""What is known of a client that is connected to a listener."""
+
+from __future__ import annotations
+
+import attrs
+
+from kumotwist.settings.types import HostPort
+from kumotwist.tls.facts import TLSFacts
+
+__all__ = ["ServerSession"]
+
+
+@attrs.define(frozen=True)
+class ServerSession:
+    """The facts of a session; a new value replaces it after EHLO and after STARTTLS.
+
+    @ivar session_id: 32 hexadecimal digits, see L{kumotwist.message.queued.new_id}.
+    @ivar listener: the listener's name in the configuration.
+    @ivar hostname: what the listener calls itself.
+    @ivar peer: the client's address, an IPv4-mapped IPv6 address as IPv4; C{unix} and port 0 for a
+        client of a Unix socket.
+    @ivar local: the address that the client has connected to.
+    @ivar may_relay: whether the client may send to any domain.
+    @ivar ehlo_domain: what the client calls itself, safe to log; empty before EHLO.
+    @ivar extended: whether it said EHLO, not HELO.
+    @ivar tls: the facts of the handshake; L{None} without TLS.
+    """
+
+    session_id: str
+    listener: str
+    hostname: str
+    peer: HostPort
+    local: HostPort
+    may_relay: bool = False
+    ehlo_domain: str = ""
+    extended: bool = False
+    tls: TLSFacts | None = None
+
+    @property
+    def protocol(self) -> str:
+        """The keyword for a C{Received} header's C{with} (RFC 3848; SMTP, ESMTP or ESMTPS)."""
+        if self.tls is not None:
+            return "ESMTPS"
+        return "ESMTP" if self.extended else "SMTP"
