@@ -1,0 +1,190 @@
+"""The real counterparts: HAProxy, Dante, microsocks, swaks, Postfix's load tools, OpenSSL.
+
+Each is started with the smallest configuration that shows its way. What is not installed skips the
+test with one line.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import attrs
+from twisted.trial.unittest import SkipTest, TestCase
+
+from tests.integration.processes import CHECKOUT, Child
+from tests.integration.waiting import free_port
+
+__all__ = [
+    "PARTS",
+    "SEED_HAPROXY_CFG",
+    "Part",
+    "find",
+    "missing_parts",
+    "require_root",
+    "start_dante",
+    "start_haproxy",
+    "start_microsocks",
+    "start_smtp_sink",
+]
+
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+@attrs.define(frozen=True)
+class Part:
+    """A program that the tests need and do not bring.
+
+    @ivar command: its name.
+    @ivar package: the Debian package that has it.
+    """
+
+    command: str
+    package: str
+
+
+PARTS = (
+    Part("haproxy", "haproxy"),
+    Part("danted", "dante-server"),
+    Part("microsocks", "microsocks"),
+    Part("swaks", "swaks"),
+    Part("smtp-source", "postfix"),
+    Part("smtp-sink", "postfix"),
+    Part("openssl", "openssl"),
+    Part("curl", "curl"),
+)
+
+
+def _line(part: Part) -> str:
+    return (
+        f"missing: {part.command} (Debian package {part.package}); "
+        "`make real-parts` installs it, its tests are skipped"
+    )
+
+
+def missing_parts() -> list[str]:
+    """One line for each part that is not installed."""
+    return [_line(part) for part in PARTS if shutil.which(part.command, path=_PATH) is None]
+
+
+def find(command: str) -> str:
+    """The path of a part's program.
+
+    @raise SkipTest: it is not installed.
+    """
+    path = shutil.which(command, path=_PATH)
+    if path is None:
+        raise SkipTest(_line(next(part for part in PARTS if part.command == command)))
+    return path
+
+
+def require_root(why: str) -> None:
+    """Skip the test unless it runs as root.
+
+    @param why: what needs it.
+    """
+    if os.geteuid() != 0:
+        raise SkipTest(f"needs root: {why}; run it as root, as .ci/run does")
+
+
+SEED_HAPROXY_CFG = """\
+global
+    log stdout  format raw  local0  debug
+
+defaults
+    timeout connect 10s
+    timeout client 30s
+    timeout server 30s
+    log global
+
+listen outboundsmtp
+    log global
+    bind 0:2526 accept-proxy
+    mode tcp
+    use-server v4 if { src 0.0.0.0/0 }
+    use-server v6 if { src ::/0 }
+    server v4 0.0.0.0 source 0.0.0.0 usesrc clientip
+    server v6 ::: source ::: usesrc clientip
+"""
+"""KumoMTA's documented configuration of HAProxy as a forward proxy, to the letter."""
+
+
+async def start_haproxy(test: TestCase, configuration: str | None = None) -> tuple[Child, int]:
+    """Start HAProxy as a forward proxy.
+
+    @param configuration: its file, listening on port 2526, which is replaced by a free one;
+        L{SEED_HAPROXY_CFG} if absent.
+    @return: the process and the port of its C{accept-proxy} listener.
+    """
+    haproxy = find("haproxy")
+    require_root("HAProxy's usesrc clientip sends from addresses that it does not own")
+    port = free_port()
+    directory = Path(test.mktemp()).absolute()
+    directory.mkdir(parents=True)
+    path = directory / "haproxy.cfg"
+    text = (configuration or SEED_HAPROXY_CFG).replace(":2526 ", f":{port} ")
+    path.write_text(text, encoding="utf-8")
+    child = Child(test, "haproxy", [haproxy, "-db", "-V", "-f", str(path)], directory=directory)
+    await child.wait_for_listening(port)
+    return child, port
+
+
+def shipped_haproxy_cfg() -> str:
+    """The configuration that we ship for HAProxy."""
+    return (CHECKOUT / "etc" / "haproxy.cfg").read_text(encoding="utf-8")
+
+
+_DANTE = """\
+logoutput: stderr
+internal: 127.0.0.1 port = {port}
+external: lo
+clientmethod: none
+socksmethod: {method}
+user.privileged: {user}
+user.unprivileged: {user}
+client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
+socks pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 command: bind connect }}
+"""
+
+
+async def start_dante(test: TestCase) -> tuple[Child, int]:
+    """Start Dante on a free port; it lets loopback connect and bind, without login.
+
+    @return: the process and its port.
+    """
+    danted = find("danted")
+    port = free_port()
+    directory = Path(test.mktemp()).absolute()
+    directory.mkdir(parents=True)
+    path = directory / "danted.conf"
+    user = "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
+    path.write_text(_DANTE.format(port=port, method="none", user=user), encoding="utf-8")
+    command = [danted, "-f", str(path), "-p", str(directory / "danted.pid"), "-N", "1"]
+    child = Child(test, "danted", command, directory=directory)
+    await child.wait_for_listening(port)
+    return child, port
+
+
+async def start_microsocks(test: TestCase) -> tuple[Child, int]:
+    """Start microsocks on a free port, without login.
+
+    @return: the process and its port.
+    """
+    port = free_port()
+    child = Child(test, "microsocks", [find("microsocks"), "-i", "127.0.0.1", "-p", str(port)])
+    await child.wait_for_listening(port)
+    return child, port
+
+
+async def start_smtp_sink(test: TestCase) -> tuple[Child, int]:
+    """Start Postfix's C{smtp-sink} on a free port, which takes everything and counts.
+
+    @return: the process and its port.
+    """
+    port = free_port()
+    user = ["-u", "root"] if os.geteuid() == 0 else []
+    command = [find("smtp-sink"), *user, "-c", f"127.0.0.1:{port}", "512"]
+    child = Child(test, "smtp-sink", command)
+    await child.wait_for_listening(port)
+    return child, port

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs the real counterparts of the integration tests from Debian's packages; `make real-parts`.
+#
+# Nothing is started, nothing that is installed is removed, and when all are there nothing is done.
+set -eu
+
+PATH=$PATH:/usr/sbin:/sbin
+export PATH
+
+missing=
+need() { # need COMMAND PACKAGE...
+    command -v "$1" >/dev/null 2>&1 && return
+    shift
+    missing="$missing $*"
+}
+need haproxy haproxy
+need danted dante-server
+need microsocks microsocks
+need swaks swaks libnet-ssleay-perl libnet-dns-perl
+need smtp-source postfix
+need smtp-sink postfix
+need curl curl
+need openssl openssl
+# swaks does TLS only with this module, which its package merely recommends.
+! command -v perl >/dev/null 2>&1 || perl -MNet::SSLeay -e 1 2>/dev/null || missing="$missing libnet-ssleay-perl"
+
+if [ -z "$missing" ]; then
+    echo "real-parts: all are installed"
+    exit 0
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "real-parts: this is not Debian or a relative of it; install by hand:$missing" >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "real-parts: needs root to install$missing; try: sudo make real-parts" >&2
+    exit 1
+fi
+
+# Debian starts a service when its package is installed, unless this file says no.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod 755 "$policy"
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+if command -v debconf-set-selections >/dev/null 2>&1; then
+    echo "postfix postfix/main_mailer_type select No configuration" | debconf-set-selections
+fi
+apt-get update -qq
+# --no-remove: a machine that has another mail server keeps it, and is told so.
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends --no-remove $missing
+echo "real-parts: installed$missing"
