@@ -1,0 +1,86 @@
+"""The trace line that a relay puts on top of what it accepts (RFC 5321, 4.4)."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from kumotwist.message.dates import date_time
+
+__all__ = ["received_header"]
+
+_NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+_NOT_ATOM = re.compile(r"[^A-Za-z0-9._:/-]")
+_MAILBOX = re.compile(r"[\x20-\x7e]{1,320}")
+_LINE = 78
+_LONGEST_NAME = 255
+
+
+def received_header(
+    *,
+    ehlo: str,
+    peer: str,
+    hostname: str,
+    protocol: str,
+    message_id: str,
+    now: float,
+    recipients: tuple[str, ...] | list[str] = (),
+    tls_version: str | None = None,
+    tls_cipher: str | None = None,
+) -> bytes:
+    """Build the C{Received:} field of a message that was just accepted, in KumoMTA's shape.
+
+    Nothing that a client says can leave its place in the line: characters that do not belong into
+    a domain become C{?}, and names are cut at 255.
+
+    @param ehlo: the name the client gave with EHLO; may be empty.
+    @param peer: its IP address as text; anything else is left out.
+    @param hostname: this node's name.
+    @param protocol: the C{with} keyword: C{ESMTP}, C{ESMTPS}, C{ESMTPSA}, … (RFC 3848).
+    @param message_id: the message's id, see L{kumotwist.message.new_id}.
+    @param now: when it was accepted; seconds since the epoch.
+    @param recipients: the envelope's recipients. The C{for} clause is written for exactly one
+        (more would tell them of each other, RFC 5321, 7.2), and not for one that is not ASCII.
+    @param tls_version: such as C{TLSv1.3}, if the session is encrypted.
+    @param tls_cipher: the cipher suite's name.
+    @return: the field with its final CRLF, folded at 78 characters where that is possible.
+    """
+    literal = _address_literal(peer)
+    words = ["from", _clean(_NOT_DOMAIN, ehlo) or literal or "unknown"]
+    if literal:
+        words.append(f"({literal})")
+    words += ["by", _clean(_NOT_DOMAIN, hostname) or "unknown", "(kumotwist)"]
+    words += ["with", _clean(_NOT_ATOM, protocol)]
+    if tls_version:
+        words.append(f"({_clean(_NOT_ATOM, tls_version)}:{_clean(_NOT_ATOM, tls_cipher or '')})")
+    words += ["id", _clean(_NOT_ATOM, message_id)]
+    if len(recipients) == 1 and _MAILBOX.fullmatch(recipients[0]):
+        words += ["for", f"<{recipients[0]}>"]
+    words[-1] += ";"
+    words.append(date_time(now))
+    return _fold(words).encode("ascii")
+
+
+def _address_literal(peer: str) -> str:
+    """An address as RFC 5321, 4.1.3 writes it; empty for what is none."""
+    try:
+        address = ipaddress.ip_address(peer)
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return f"[{address}]"
+    return f"[IPv6:{ipaddress.IPv6Address(address.packed)}]"  # without a zone
+
+
+def _clean(unwanted: re.Pattern[str], text: str) -> str:
+    return unwanted.sub("?", text[:_LONGEST_NAME])
+
+
+def _fold(words: list[str]) -> str:
+    lines = ["Received:"]
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > _LINE:
+            lines.append("        " + word)
+        else:
+            lines[-1] += " " + word
+    return "\r\n".join(lines) + "\r\n"

@@ -1,0 +1,282 @@
+"""Delivery status notifications for failed messages (RFC 3464 in RFC 6522's envelope).
+
+A report is always 7-bit, whatever the failed message was, so that it can be sent to every host;
+only a sender whose own address is not ASCII gets a report with that address in its C{To:}, which
+then needs SMTPUTF8 like the address itself (RFC 6532).
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import textwrap
+
+import attrs
+
+from kumotwist.message.dates import date_time
+from kumotwist.message.header import header_end, header_value
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.wire.smtp.replies import EnhancedCode, Reply, one_line
+
+__all__ = ["Failure", "build_report", "wants_report"]
+
+#: A failed message up to this size is returned whole, of a larger one only the header.
+MAX_RETURNED_MESSAGE = 64 * 1024
+#: A header is cut behind the last line that ends before this size.
+MAX_RETURNED_HEADER = 32 * 1024
+
+_MESSAGE_ID = re.compile(rb"<[!-;=?-~]{1,240}>")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LONGEST_LINE = 999  # with its CR
+_DIAGNOSTIC = 600
+
+
+@attrs.define(frozen=True, kw_only=True)
+class Failure:
+    """Why a message is given up.
+
+    @ivar reason: the cause in a sentence for people, such as C{The receiving server does not
+        accept mail for this address.}
+    @ivar reply: the last answer, if a server gave one.
+    @ivar status: the status to report where the reply's own is not the cause: C{4.4.7} for a
+        message that expired.
+    @ivar remote_name: the host that answered, by the name that was looked up.
+    @ivar remote_address: its IP address.
+    @ivar last_attempt: when delivery was tried last; seconds since the epoch.
+    @ivar source: the egress source of that attempt; empty to keep it private.
+    """
+
+    reason: str
+    reply: Reply | None = None
+    status: EnhancedCode | None = None
+    remote_name: str = ""
+    remote_address: str = ""
+    last_attempt: float | None = None
+    source: str = ""
+
+    def reported_status(self) -> EnhancedCode:
+        """The C{Status} field: given, or the reply's own, or as near as its class comes."""
+        if self.status is not None:
+            return self.status
+        if self.reply is None or self.reply.code < 400:
+            return EnhancedCode(5, 0, 0)
+        klass = self.reply.code // 100
+        enhanced = self.reply.enhanced_code
+        # RFC 2034, 4 wants the classes to agree; where they do not, the basic code counts.
+        if enhanced is not None and enhanced.klass == klass:
+            return enhanced
+        return EnhancedCode(klass, 0, 0)
+
+
+def wants_report(message: QueuedMessage) -> bool:
+    """Whether anybody is to be told: never for the null sender (RFC 5321, 4.5.5; RFC 3834, 2)."""
+    return message.sender not in ("", "<>")
+
+
+def build_report(
+    message: QueuedMessage,
+    original: bytes,
+    failure: Failure,
+    *,
+    reporting_mta: str,
+    report_id: str,
+    now: float,
+    postmaster: str | None = None,
+) -> bytes:
+    """Write the report that tells a sender that a message was not delivered.
+
+    It is to be sent from the null sender to the message's sender.
+
+    @param message: the message that is given up.
+    @param original: its octets, header and body.
+    @param failure: why.
+    @param reporting_mta: this node's host name.
+    @param report_id: an id that nobody can guess (L{kumotwist.message.new_id}): it becomes the
+        report's Message-ID and its boundary.
+    @param now: the report's date; seconds since the epoch.
+    @param postmaster: the address it comes from; C{postmaster@REPORTING_MTA} if absent.
+    @return: the report with CRLF line ends.
+    @raise ValueError: if the message came from the null sender.
+    """
+    if not wants_report(message):
+        raise ValueError("a message from the null sender is never reported")
+    host = _token(reporting_mta)
+    boundary = f"report-{_token(report_id)}"
+    while boundary.encode() in original:
+        boundary += "x"
+    header = [
+        f"From: Mail Delivery System <{_token(postmaster or f'postmaster@{host}')}>",
+        f"To: <{one_line(message.sender, 500)}>",
+        "Subject: Your message could not be delivered",
+        f"Date: {date_time(now)}",
+        f"Message-ID: <{_token(report_id)}@{host}>",
+        *_thread(original),
+        "Auto-Submitted: auto-replied",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/report; report-type=delivery-status;",
+        f' boundary="{boundary}"',
+    ]
+    parts = [
+        _words_part(message, failure, host, now),
+        _status_part(message, failure, host, now),
+        _original_part(original),
+    ]
+    delimiter = f"\r\n--{boundary}\r\n".encode()
+    top = "\r\n".join(header).encode("utf-8", "replace") + b"\r\n"
+    return top + b"".join(delimiter + part for part in parts) + f"\r\n--{boundary}--\r\n".encode()
+
+
+# -- the three parts -----------------------------------------------------------------------------
+
+
+def _words_part(message: QueuedMessage, failure: Failure, host: str, now: float) -> bytes:
+    """What happened, for the person who wrote the message."""
+    recipient = one_line(message.recipient, 500)
+    paragraphs = [
+        f"This is the mail system at {host}.",
+        "Your message could not be delivered to one of its recipients, and it will not be tried "
+        "again. Copies to other recipients are not affected by this.",
+        f"Recipient:\n    {recipient}",
+        "Why:\n" + _indented(one_line(failure.reason)),
+    ]
+    if failure.reply is not None:
+        answer = "The last answer"
+        remote = _remote_words(failure)
+        if remote:
+            answer += f", from {remote}"
+        paragraphs.append(f"{answer}:\n" + _indented(str(failure.reply)))
+    paragraphs.append(
+        f"The message was received on {date_time(message.created)} and was tried for "
+        f"{_duration_words(now - message.created)}"
+        + (f", {message.attempts} times." if message.attempts > 1 else ".")
+    )
+    paragraphs.append(
+        "If the address is right and the reason above does not help, forward this report to your "
+        "postmaster: the technical details are attached, and what you sent comes after them."
+    )
+    wrapped = (
+        text if "\n" in text else textwrap.fill(text, 72, break_on_hyphens=False)
+        for text in paragraphs
+    )
+    text = "\n\n".join(wrapped).replace("\n", "\r\n") + "\r\n"
+    return _text_part("text/plain", text.encode("utf-8", "replace"))
+
+
+def _status_part(message: QueuedMessage, failure: Failure, host: str, now: float) -> bytes:
+    """The fields that programs read (RFC 3464, 2)."""
+    recipient = message.recipient
+    kind = "rfc822"
+    if not recipient.isascii():
+        # RFC 6533, 3: the form that fits into a 7-bit report.
+        kind = "utf-8"
+        recipient = "".join(map(_xtext, recipient))
+    lines = [
+        f"Reporting-MTA: dns; {host}",
+        f"Arrival-Date: {date_time(message.created)}",
+        "",
+        f"Final-Recipient: {kind}; {_ascii(recipient, 900)}",
+        "Action: failed",
+        f"Status: {failure.reported_status()}",
+    ]
+    remote = failure.remote_name or (failure.remote_address and f"[{failure.remote_address}]")
+    if remote:
+        lines.append(f"Remote-MTA: dns; {_token(remote)}")
+    if failure.reply is not None:
+        lines.extend(_diagnostic(failure.reply))
+    attempt = now if failure.last_attempt is None else failure.last_attempt
+    lines.append(f"Last-Attempt-Date: {date_time(attempt)}")
+    lines.append(f"X-Kumotwist-Message-ID: {_token(message.id)}")
+    if failure.remote_address:
+        lines.append(f"X-Kumotwist-Remote-Address: {_token(failure.remote_address)}")
+    if failure.source:
+        lines.append(f"X-Kumotwist-Source: {_ascii(failure.source, 200)}")
+    fields = "\r\n".join(lines) + "\r\n"
+    return b"Content-Type: message/delivery-status\r\n\r\n" + fields.encode("ascii")
+
+
+def _original_part(original: bytes) -> bytes:
+    """The message itself, or its header where the whole is too large or not plain 7-bit text."""
+    if len(original) <= MAX_RETURNED_MESSAGE and _is_plain(original):
+        return b"Content-Type: message/rfc822\r\n\r\n" + original
+    header = original[: header_end(original)]
+    if len(header) > MAX_RETURNED_HEADER:
+        header = header[: header.rfind(b"\n", 0, MAX_RETURNED_HEADER) + 1]
+    return _text_part("text/rfc822-headers", header)
+
+
+# -- helpers -------------------------------------------------------------------------------------
+
+
+def _text_part(kind: str, text: bytes) -> bytes:
+    """A part of text, quoted-printable unless it is plain already."""
+    if _is_plain(text):
+        return f"Content-Type: {kind}; charset=us-ascii\r\n\r\n".encode() + text
+    lines = _LINE_END.split(text)
+    quoted = b"\r\n".join(binascii.b2a_qp(line).replace(b"=\n", b"=\r\n") for line in lines)
+    return (
+        f"Content-Type: {kind}; charset=utf-8\r\n"
+        "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    ).encode() + quoted
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether octets can stand in a 7-bit message as they are (RFC 5322, 2.1.1; RFC 2045, 2.7)."""
+    return (
+        data.isascii()
+        and b"\0" not in data
+        and data.count(b"\r\n") == data.count(b"\n") == data.count(b"\r")
+        and max(map(len, data.split(b"\n"))) <= _LONGEST_LINE
+    )
+
+
+def _thread(original: bytes) -> list[str]:
+    """Fields that let a mail program show the report beside the message (RFC 3834, 3.1.5)."""
+    message_id = header_value(original[:MAX_RETURNED_HEADER], b"Message-ID")
+    if message_id is None or not _MESSAGE_ID.fullmatch(message_id):
+        return []
+    text = message_id.decode("ascii")
+    return [f"In-Reply-To: {text}", f"References: {text}"]
+
+
+def _diagnostic(reply: Reply) -> list[str]:
+    """C{Diagnostic-Code}, folded (RFC 3464, 2.3.6)."""
+    text = _ascii(f"Diagnostic-Code: smtp; {reply}", _DIAGNOSTIC)
+    return textwrap.wrap(
+        text, 76, subsequent_indent=" ", break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _remote_words(failure: Failure) -> str:
+    address = failure.remote_address and f"[{_token(failure.remote_address)}]"
+    return " ".join(part for part in (one_line(failure.remote_name, 255), address) if part)
+
+
+def _indented(text: str) -> str:
+    return textwrap.fill(
+        text, 72, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False
+    )
+
+
+def _duration_words(seconds: float) -> str:
+    """Roughly how long, in the largest unit of which there are at least two."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return "a minute" if seconds >= 60 else "less than a minute"
+
+
+def _token(text: str) -> str:
+    """Text without blanks, brackets or anything else that could end a field or an address."""
+    return re.sub(r"[^!#-'*-;=?-~]", "?", text[:255])
+
+
+def _ascii(text: str, limit: int) -> str:
+    """Text for one line of a 7-bit header field."""
+    return one_line(text, limit).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def _xtext(character: str) -> str:
+    """One character of an address in utf-8-addr-xtext form (RFC 6533, 3)."""
+    if "!" <= character <= "~" and character not in "\\+=":
+        return character
+    return f"\\x{{{ord(character):02X}}}"

@@ -1,0 +1,135 @@
+"""A look at a header: fields, hops, 8-bit; and the domain of an address."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from kumotwist.message import (
+    count_received,
+    domain_of,
+    has_header,
+    header_end,
+    header_fields,
+    header_value,
+    is_8bit,
+)
+
+MESSAGE = (
+    b"Received: from a by b;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\n"
+    b"received : from c by d\r\n"
+    b"Received-SPF: pass\r\n"
+    b"Subject: hello\r\n there\r\n"
+    b"X-Empty:\r\n"
+    b"\r\n"
+    b"Received: this is text\r\n"
+)
+
+
+class HeaderTests(SynchronousTestCase):
+    """Questions about a header are answered from the header alone."""
+
+    def test_fields(self) -> None:
+        """Every field is found with its folded lines, in order."""
+        found = [
+            (field.name, MESSAGE[field.value_start : field.end]) for field in header_fields(MESSAGE)
+        ]
+        self.assertEqual(
+            found,
+            [
+                (b"Received", b" from a by b;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\n"),
+                (b"received", b" from c by d\r\n"),
+                (b"Received-SPF", b" pass\r\n"),
+                (b"Subject", b" hello\r\n there\r\n"),
+                (b"X-Empty", b"\r\n"),
+            ],
+        )
+
+    def test_field_offsets(self) -> None:
+        """A field can be cut out by its offsets."""
+        field = next(iter(header_fields(b"A: 1\r\nB: 2\r\n\r\n")))
+        self.assertEqual((field.start, field.value_start, field.end), (0, 2, 6))
+
+    def test_count_received(self) -> None:
+        """Hops are counted in the header only, whatever the case, and nothing that looks alike."""
+        self.assertEqual(count_received(MESSAGE), 2)
+        self.assertEqual(count_received(b"Received: x\r\n" * 101 + b"\r\n"), 101)
+        self.assertEqual(count_received(b""), 0)
+        self.assertEqual(count_received(b"\r\nReceived: x\r\n"), 0)
+
+    def test_header_value(self) -> None:
+        """The first field of a name is unfolded and stripped."""
+        self.assertEqual(header_value(MESSAGE, b"SUBJECT"), b"hello there")
+        self.assertEqual(header_value(MESSAGE, b"x-empty"), b"")
+        self.assertIsNone(header_value(MESSAGE, b"Date"))
+
+    def test_has_header(self) -> None:
+        """A field is known by its whole name."""
+        self.assertTrue(has_header(MESSAGE, b"received-spf"))
+        self.assertFalse(has_header(MESSAGE, b"Receive"))
+
+    def test_header_end(self) -> None:
+        """The header ends at the first empty line, with CRLF and with bare LF."""
+        for body, end in [
+            (b"", 0),
+            (b"\r\nbody\r\n", 0),
+            (b"\nbody", 0),
+            (b"A: 1\r\n\r\nbody\r\n\r\n", 6),
+            (b"A: 1\n\nbody\r\n\r\n", 5),
+            (b"A: 1\r\nB: 2\r\n", 12),
+            (b"A: 1", 4),
+        ]:
+            self.assertEqual(header_end(body), end, body)
+
+    def test_lines_that_are_no_fields(self) -> None:
+        """A line without a name and a colon, and what is folded under it, is passed over."""
+        body = b" folded\r\nno colon\r\n more\r\n: nameless\r\nA: 1\r\n\r\n"
+        self.assertEqual([field.name for field in header_fields(body)], [b"A"])
+
+    def test_last_line_unfinished(self) -> None:
+        """A field without a line end is a field."""
+        self.assertEqual(header_value(b"A: 1\r\nB: 2", b"b"), b"2")
+
+    def test_is_8bit(self) -> None:
+        """One octet above 127 anywhere makes a message 8-bit."""
+        self.assertFalse(is_8bit(MESSAGE))
+        self.assertTrue(is_8bit(MESSAGE + b"\xe9"))
+
+    @given(st.lists(st.sampled_from([b"A", b":", b" ", b"\r\n", b"\n", b"\r", b"\x00", b"\xff"])))
+    def test_anything(self, pieces: list[bytes]) -> None:
+        """Whatever the octets, fields lie in order within the header and nothing fails."""
+        body = b"".join(pieces)
+        end = header_end(body)
+        position = 0
+        for field in header_fields(body):
+            self.assertLessEqual(position, field.start)
+            self.assertLess(field.start, field.value_start)
+            self.assertLessEqual(field.value_start, field.end)
+            position = field.end
+        self.assertLessEqual(position, end)
+        self.assertLessEqual(end, len(body))
+
+
+class DomainTests(SynchronousTestCase):
+    """The domain of an address in the form that queues use."""
+
+    def test_domains(self) -> None:
+        """Lower case, A-labels, no final dot; the last @ counts."""
+        for address, domain in [
+            ("user@Example.COM", "example.com"),
+            ("user@example.com.", "example.com"),
+            ('"a@b"@example.com', "example.com"),
+            ("user@Bücher.example", "xn--bcher-kva.example"),
+            ("user@faß.example", "xn--fa-hia.example"),
+            ("user@[IPv6:2001:DB8::1]", "[ipv6:2001:db8::1]"),
+            ("user@under_score.example", "under_score.example"),
+            ("", ""),
+            ("postmaster", ""),
+        ]:
+            self.assertEqual(domain_of(address), domain, address)
+
+    def test_impossible(self) -> None:
+        """A domain that IDNA forbids is an error."""
+        for address in ["a@☃\u2028.example", "a@é..example", "a@" + "é" * 80 + ".example"]:
+            self.assertRaises(ValueError, domain_of, address)
