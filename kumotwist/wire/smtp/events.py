@@ -125,7 +125,7 @@ class DataBegin(NamedTuple):
 
 
 class MessageReceived(NamedTuple):
-    """The final dot has come, C{transaction.body} is the message; any answer ends the transaction."""
+    """The final dot has come; C{transaction.body} is the message. Any answer ends the envelope."""
 
     transaction: Transaction
     reply: Reply

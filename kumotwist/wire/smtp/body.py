@@ -1,0 +1,141 @@
+"""The octets between DATA and the final dot, as a server reads them (RFC 5321, 4.1.1.4, 4.5.2).
+
+Only CRLF, dot, CRLF ends a message, whatever else a peer may take for a line end: that, and the
+refusal of lone CR and LF, is what keeps one message from smuggling in another one (CVE-2023-51764
+and its kin). All work is done by searches and joins over whole segments, never line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["BodyReader", "LineEndings"]
+
+LineEndings = Literal["Deny", "Allow", "Fix"]
+
+_END = b"\r\n.\r\n"
+_ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
+# Segments smaller than this are glued together: a client that sends single octets must not make
+# us keep an object for each of them.
+_WORTH_KEEPING = 4096
+
+_LONE = Reply.of(552, "5.6.0", "lines must end with CRLF: there is a lone CR or LF")
+
+
+class BodyReader:
+    """Reads one message up to the final dot, keeping at most what the limit allows.
+
+    A text line may be of any length unless C{line_length_limit} says otherwise: RFC 5321, 4.5.3.1
+    asks receivers to impose no limits where they can, and a long line is never anything but text.
+
+    @param max_size: octets that the message may have; more are read and forgotten.
+    @param line_endings: what happens to a message with lone CR or LF: C{Deny} refuses it, C{Allow}
+        keeps it as it is, C{Fix} makes each of them a CRLF.
+    @param line_length_limit: octets that a line may have without its CRLF; 0 for any number.
+    """
+
+    __slots__ = ("_limit", "_line_endings", "_line_limit", "_max", "_parts", "_refusal", "_tail",
+                 "size")  # fmt: skip
+
+    def __init__(
+        self, max_size: int, line_endings: LineEndings = "Deny", line_length_limit: int = 0
+    ) -> None:
+        self._max = max_size
+        # Dots that were stuffed in do not count: at worst every fourth octet is one. What has been
+        # read may include octets of the end. Beyond both no message can be small enough.
+        self._limit = max_size + max_size // 3 + 8
+        self._line_endings = line_endings
+        self._line_limit = line_length_limit
+        self._parts: list[bytes] = []
+        self._refusal: Reply | None = None
+        # The CRLF that ended DATA also begins the final CRLF.CRLF of an empty message.
+        self._tail = b"\r\n"
+        #: Octets that have been read, kept or not.
+        self.size = 0
+
+    @property
+    def held(self) -> int:
+        """Octets that are kept in memory."""
+        return 0 if self._refusal is not None else self.size
+
+    def refuse(self, reply: Reply) -> None:
+        """Keep nothing of the message; C{reply} is given when it has ended."""
+        if self._refusal is None:
+            self._refusal = reply
+            self._parts.clear()
+
+    def feed(self, data: bytes) -> int:
+        """Take a segment.
+
+        @return: how many of its octets belong to the message and its end, or -1 if it has not
+            ended: then all of them do.
+        """
+        tail = self._tail
+        # An end that lies across the seam comes before any that lies behind it.
+        at = (tail + data[:4]).find(_END)
+        if at >= 0:
+            at -= len(tail)
+        else:
+            at = data.find(_END)
+            if at < 0:
+                self._keep(data)
+                self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
+                return -1
+        self._cut(data, at + 2)
+        return at + 5
+
+    def _keep(self, data: bytes) -> None:
+        self.size += len(data)
+        if self._refusal is not None:
+            return
+        parts = self._parts
+        if parts and len(parts[-1]) < _WORTH_KEEPING:
+            parts[-1] += data
+        else:
+            parts.append(data)
+        if self.size > self._limit:
+            self._refuse_size()
+
+    def _cut(self, data: bytes, end: int) -> None:
+        """Keep the last segment's octets before C{end}, which may lie before its beginning."""
+        if end > 0:
+            self._keep(data[:end])
+        elif end < 0:
+            self.size += end
+            if self._parts:
+                self._parts = [b"".join(self._parts)[:end]]
+
+    def _refuse_size(self) -> None:
+        self.refuse(Reply.of(552, "5.3.4", f"messages may have {self._max} octets, not more"))
+
+    def finish(self) -> bytes | Reply:
+        """The message, unstuffed; or why it is not taken. To be called once, after its end."""
+        if self._refusal is not None:
+            return self._refusal
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts = []
+        self.size = 0
+        # A line that begins with a dot loses it (RFC 5321, 4.5.2).
+        body = body.replace(b"\r\n.", b"\r\n")
+        if body.startswith(b"."):
+            body = body[1:]
+        if len(body) > self._max:
+            self._refuse_size()
+        elif self._line_endings != "Allow" and _has_lone_line_ends(body):
+            if self._line_endings == "Deny":
+                self.refuse(_LONE)
+            else:
+                body = _ANY_LINE_END.sub(b"\r\n", body)
+        if self._line_limit and max(map(len, body.split(b"\r\n"))) > self._line_limit:
+            limit = f"lines may have {self._line_limit} octets"
+            self.refuse(Reply.of(500, "5.2.3", f"line too long: {limit}"))
+        return body if self._refusal is None else self._refusal
+
+
+def _has_lone_line_ends(body: bytes) -> bool:
+    feeds = body.count(b"\n")
+    return body.count(b"\r") != feeds or body.count(b"\r\n") != feeds

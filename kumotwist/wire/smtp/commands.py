@@ -1,0 +1,138 @@
+"""The commands as a server reads them: a line, and the arguments of MAIL and RCPT (RFC 5321, 4.1).
+
+What is wrong with a command is raised as the reply that it deserves (RFC 5321, 4.2.4 and 4.3.2;
+RFC 3463, 3.6).
+"""
+
+from __future__ import annotations
+
+import re
+
+from kumotwist.wire.errors import RemoteProtocolError
+from kumotwist.wire.smtp.events import Recipient, Transaction
+from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.syntax import CommandSyntaxError, parse_parameters, parse_path
+
+__all__ = ["CommandRefusedError", "read_hello", "read_line", "read_mail", "read_recipient"]
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SIZE = re.compile(r"[0-9]{1,20}")
+
+_NOT_UTF8 = Reply.of(501, "5.5.2", "the command is not UTF-8")
+_CONTROLS = Reply.of(500, "5.5.2", "the command has control characters in it")
+_NOT_ASCII = Reply.of(553, "5.6.7", "the address needs the SMTPUTF8 parameter")
+
+
+class CommandRefusedError(RemoteProtocolError):
+    """A command cannot be obeyed as it stands.
+
+    @ivar reply: what the client must be told.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+def read_line(line: bytes) -> str:
+    """Decode a command line.
+
+    @param line: without its CRLF; white space at its end is dropped (RFC 5321, 4.1.1).
+    @return: the text, without control characters.
+    @raise CommandRefusedError: for octets that no command has.
+    """
+    try:
+        text = line.rstrip(b" \t").decode()
+    except UnicodeDecodeError:
+        raise CommandRefusedError(_NOT_UTF8) from None
+    if _CONTROL.search(text) is not None:
+        raise CommandRefusedError(_CONTROLS)
+    return text
+
+
+def read_hello(argument: str) -> str:
+    """The name in EHLO or HELO: one word, so that what a client calls itself can be recorded.
+
+    It is not checked against anything (RFC 5321, 4.1.4 forbids to refuse mail for it), so names
+    with an underscore, which are common, do.
+    """
+    if not argument or " " in argument or len(argument) > 255 or not argument.isascii():
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "EHLO and HELO need one host name"))
+    return argument
+
+
+def read_mail(argument: str, max_size: int) -> Transaction:
+    """The argument of MAIL: C{FROM:<address>} and parameters.
+
+    One space behind the colon is let through, because many clients send it.
+
+    @param argument: what follows C{MAIL} and its space.
+    @param max_size: the largest message that will be taken, in octets.
+    @raise CommandRefusedError: if it cannot be obeyed.
+    """
+    if argument[:5].upper() != "FROM:":
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "the syntax is MAIL FROM:<address>"))
+    start = 6 if argument[5:6] == " " else 5
+    try:
+        sender, rest = parse_path(argument[start:], null=True)
+    except CommandSyntaxError as error:
+        raise CommandRefusedError(Reply.of(501, "5.1.7", str(error))) from None
+    parameters = _read_parameters(rest) if rest else {}
+    for keyword, value in parameters.items():
+        _check_mail_parameter(keyword, value, max_size)
+    if "SMTPUTF8" not in parameters and not sender.isascii():
+        raise CommandRefusedError(_NOT_ASCII)
+    return Transaction(sender, parameters)
+
+
+def _read_parameters(text: str) -> dict[str, str | None]:
+    try:
+        return parse_parameters(text)
+    except CommandSyntaxError as error:
+        raise CommandRefusedError(Reply.of(501, "5.5.4", str(error))) from None
+
+
+def _check_mail_parameter(keyword: str, value: str | None, max_size: int) -> None:
+    if keyword == "SIZE":
+        if value is None or _SIZE.fullmatch(value) is None:
+            raise CommandRefusedError(Reply.of(501, "5.5.4", "SIZE needs a number of octets"))
+        if int(value) > max_size:
+            raise CommandRefusedError(
+                Reply.of(552, "5.3.4", f"messages may have {max_size} octets, not {int(value)}")
+            )
+    elif keyword == "BODY":
+        if value is None or value.upper() not in {"7BIT", "8BITMIME"}:
+            raise CommandRefusedError(Reply.of(501, "5.5.4", "BODY is 7BIT or 8BITMIME"))
+    elif keyword == "SMTPUTF8":
+        if value is not None:
+            raise CommandRefusedError(Reply.of(501, "5.5.4", "SMTPUTF8 has no value"))
+    else:
+        _refuse_parameter("MAIL", keyword)
+
+
+def _refuse_parameter(verb: str, keyword: str) -> None:
+    raise CommandRefusedError(
+        Reply.of(555, "5.5.4", f"{verb} parameter {keyword[:32]} is not supported")
+    )
+
+
+def read_recipient(argument: str, *, utf8: bool) -> Recipient:
+    """The argument of RCPT: C{TO:<address>} and parameters, of which none is offered.
+
+    @param argument: what follows C{RCPT} and its space.
+    @param utf8: whether MAIL had the SMTPUTF8 parameter (RFC 6531, 3.4).
+    @raise CommandRefusedError: if it cannot be obeyed.
+    """
+    if argument[:3].upper() != "TO:":
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "the syntax is RCPT TO:<address>"))
+    start = 4 if argument[3:4] == " " else 3
+    try:
+        address, rest = parse_path(argument[start:])
+    except CommandSyntaxError as error:
+        raise CommandRefusedError(Reply.of(501, "5.1.3", str(error))) from None
+    if not utf8 and not address.isascii():
+        raise CommandRefusedError(_NOT_ASCII)
+    parameters = _read_parameters(rest) if rest else {}
+    for keyword in parameters:
+        _refuse_parameter("RCPT", keyword)
+    return Recipient(address, parameters)

@@ -1,0 +1,492 @@
+"""The server's side of SMTP as a machine without I/O (RFC 5321).
+
+Octets go in with L{SMTPServer.receive_data}, one event per command comes out of
+L{SMTPServer.next_event}, and L{SMTPServer.answer} turns the reply to it into octets to send. There
+is never more than one event unanswered, so replies leave in the order of the commands however late
+they are, and what arrives meanwhile waits (RFC 2920, 3.2). The machine's state follows what was
+answered: a MAIL that got a 450 opens no transaction.
+
+No input makes it raise: what is wrong with a command is an event with the reply it deserves. Only
+the owner's own mistakes raise L{kumotwist.wire.errors.LocalProtocolError}.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from kumotwist.wire.errors import LocalProtocolError
+from kumotwist.wire.need_data import NEED_DATA, NeedData
+from kumotwist.wire.smtp.body import BodyReader, LineEndings
+from kumotwist.wire.smtp.commands import (
+    CommandRefusedError,
+    read_hello,
+    read_line,
+    read_mail,
+    read_recipient,
+)
+from kumotwist.wire.smtp.events import (
+    PAUSED,
+    BadCommand,
+    Courtesy,
+    DataBegin,
+    Event,
+    Hello,
+    Mail,
+    MessageReceived,
+    MessageRefused,
+    Paused,
+    Quit,
+    Rcpt,
+    Reset,
+    StartTLS,
+    Transaction,
+)
+from kumotwist.wire.smtp.replies import Reply, one_line
+
+__all__ = ["SMTPServer", "ServerOptions"]
+
+#: Octets of a command line with its CRLF. RFC 5321, 4.5.3.1.4 asks for 512 and more for each
+#: extension; SMTPUTF8 and long parameters fit into four times as much.
+MAX_COMMAND_LINE = 2048
+
+#: Octets without a line end after which the client is sent away.
+MAX_ENDLESS_LINE = 65536
+
+_OK_SENDER = Reply.of(250, "2.1.0", "sender ok")
+_OK_RECIPIENT = Reply.of(250, "2.1.5", "recipient ok")
+_GO_AHEAD = Reply.of(354, None, "end the message with a line that has only a dot")
+_OK_MESSAGE = Reply.of(250, "2.0.0", "message accepted")
+_OK = Reply.of(250, "2.0.0", "ok")
+_NO_MORE_SENDERS = Reply.of(421, "4.5.3", "too many messages on this connection")
+_TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3", "too many recipients in this transaction")
+_TOO_MANY_ERRORS = Reply.of(421, "4.7.0", "too many bad commands")
+_TOO_IDLE = Reply.of(421, "4.7.0", "too many commands without a message")
+_ENDLESS = Reply.of(421, "4.7.0", "this line does not end")
+_LINE_TOO_LONG = Reply.of(500, "5.5.2", "line too long")
+_UNKNOWN = Reply.of(500, "5.5.1", "command not recognized")
+_NO_ARGUMENTS = Reply.of(501, "5.5.4", "this command has no arguments")
+_NO_HELLO = Reply.of(503, "5.5.1", "say EHLO first")
+_NESTED = Reply.of(503, "5.5.1", "a sender has already been given")
+_NO_SENDER = Reply.of(503, "5.5.1", "say MAIL first")
+_NO_RECIPIENTS = Reply.of(554, "5.5.1", "no valid recipients")
+_NO_TLS = Reply.of(502, "5.5.1", "STARTTLS is not offered")
+_HAVE_TLS = Reply.of(503, "5.5.1", "TLS is already in use")
+_START_TLS = Reply.of(220, "2.0.0", "go ahead with TLS")
+_VRFY = Reply.of(252, "2.5.0", "send the mail, and it will be tried")
+_EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
+_HELP = Reply.of(
+    214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS (RFC 5321)"
+)
+
+
+@attrs.define(frozen=True)
+class ServerOptions:
+    """What the sessions of one listener have in common.
+
+    @ivar hostname: the server's name in its greeting and in its answer to EHLO.
+    @ivar banner: what follows the name in the greeting.
+    @ivar max_message_size: octets; advertised with SIZE (RFC 1870).
+    @ivar max_recipients: accepted recipients of one transaction.
+    @ivar max_messages: transactions of one connection.
+    @ivar line_endings: what happens to lone CR and LF, see L{BodyReader}.
+    @ivar line_length_limit: octets of a line of the message without its CRLF; 0 for any number.
+    @ivar max_bad_commands: what is no command, or badly formed, before the client is sent away;
+        a message that was accepted begins the count anew.
+    @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
+    """
+
+    hostname: str
+    banner: str = "kumotwist"
+    max_message_size: int = 20 * 1024 * 1024
+    max_recipients: int = 1024
+    max_messages: int = 10000
+    line_endings: LineEndings = "Deny"
+    line_length_limit: int = 0
+    max_bad_commands: int = 25
+    max_idle_commands: int = 5000
+
+    def greeting(self) -> Reply:
+        """The opening of a session (RFC 5321, 3.1)."""
+        return Reply.of(220, None, f"{self.hostname} {self.banner}".strip())
+
+    def capabilities(self, *, starttls: bool) -> tuple[str, ...]:
+        """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1)."""
+        lines = (
+            "PIPELINING",
+            f"SIZE {self.max_message_size}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+        )
+        return (*lines, "STARTTLS") if starttls else lines
+
+
+@functools.lru_cache(maxsize=256)
+def _wire_form(reply: Reply) -> bytes:
+    """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
+    lines = tuple(
+        one_line(line, 480).encode("ascii", "replace").decode("ascii") for line in reply.lines
+    )
+    return reply._replace(lines=lines).to_bytes()
+
+
+class SMTPServer:
+    """One session.
+
+    @param options: what it has in common with the listener's other sessions.
+    @param starttls: whether STARTTLS is offered.
+    @param tls: whether the connection is encrypted from its beginning.
+    """
+
+    def __init__(
+        self, options: ServerOptions, *, starttls: bool = False, tls: bool = False
+    ) -> None:
+        self._options = options
+        self._can_start_tls = starttls
+        self._tls = tls
+        self._buffer = b""
+        self._offset = 0
+        self._endless = 0
+        self._owed: Event | None = None
+        self._body: BodyReader | None = None
+        self._greeted = False
+        self._bad = 0
+        self._idle = 0
+        self._messages = 0
+        #: The transaction under way; L{None} between transactions.
+        self.transaction: Transaction | None = None
+        #: Whether the session is over: nothing more is read, and the connection is to be closed.
+        self.closed = False
+
+    # -- what the owner asks and tells ---------------------------------------------------------
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether the last event has not been answered yet."""
+        return self._owed is not None
+
+    @property
+    def has_input(self) -> bool:
+        """Whether octets have arrived that no event has been made of."""
+        return self._offset < len(self._buffer)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether a message is being received."""
+        return self._body is not None
+
+    @property
+    def body_octets(self) -> int:
+        """Octets of the message being received that are held in memory."""
+        return 0 if self._body is None else self._body.held
+
+    def greeting(self) -> bytes:
+        """The octets that open the session."""
+        return _wire_form(self._options.greeting())
+
+    def receive_data(self, data: bytes) -> None:
+        """Take octets from the client, of any number, cut anywhere.
+
+        While an answer is owed they are kept, so the owner should stop reading then.
+        """
+        if self.closed:
+            return
+        if self._offset >= len(self._buffer):
+            self._buffer = data
+        else:
+            self._buffer = self._buffer[self._offset :] + data
+        self._offset = 0
+
+    def next_event(self) -> Event | NeedData | Paused:
+        """The next event, which must be answered before there is another one.
+
+        @return: L{NEED_DATA} if there is no whole command, L{PAUSED} if an answer is owed.
+        """
+        if self._owed is not None:
+            return PAUSED
+        if self._offset >= len(self._buffer):
+            return NEED_DATA
+        event = self._next_command() if self._body is None else self._next_in_body()
+        if event is None:
+            return NEED_DATA
+        self._owed = event
+        return event
+
+    def answer(self, reply: Reply) -> bytes:
+        """Answer the last event.
+
+        A 421 ends the session whatever it answers, as 221 does.
+
+        @param reply: C{event.reply}, or another one.
+        @return: the octets to send.
+        @raise LocalProtocolError: if nothing has been asked, or the reply cannot answer it.
+        """
+        event = self._owed
+        if event is None:
+            raise LocalProtocolError("there is no command to answer")
+        if reply.code == 354 and type(event) is not DataBegin:
+            raise LocalProtocolError("354 answers DATA only")
+        self._owed = None
+        settle = _SETTLE.get(type(event))
+        if settle is not None:
+            settle(self, event, reply)
+        if reply.code == 421:
+            self._close()
+        return _wire_form(reply)
+
+    def refuse_body(self, reply: Reply) -> None:
+        """Forget the message being received, at once, and refuse it when it has ended.
+
+        @raise LocalProtocolError: if no message is being received.
+        """
+        if self._body is None:
+            raise LocalProtocolError("no message is being received")
+        self._body.refuse(reply)
+
+    def hang_up(self, reply: Reply) -> bytes:
+        """End the session unasked, or instead of the answer that is owed (RFC 5321, 3.8)."""
+        self._owed = None
+        self._close()
+        return _wire_form(reply)
+
+    def _close(self) -> None:
+        self.closed = True
+        self._buffer = b""
+        self._offset = 0
+        self._body = None
+        self.transaction = None
+
+    # -- input to events ---------------------------------------------------------------------
+
+    def _next_in_body(self) -> Event | None:
+        """Read on in the message."""
+        body = self._body
+        transaction = self.transaction
+        assert body is not None
+        assert transaction is not None
+        data = self._buffer[self._offset :] if self._offset else self._buffer
+        used = body.feed(data)
+        if used < 0:
+            self._buffer = b""
+            self._offset = 0
+            return None
+        self._offset += used
+        self._body = None
+        message = body.finish()
+        if isinstance(message, Reply):
+            return MessageRefused(transaction, message, ".")
+        transaction.body = message
+        return MessageReceived(transaction, _OK_MESSAGE, ".")
+
+    def _next_command(self) -> Event | None:
+        """Read one line; only CRLF ends it."""
+        buffer = self._buffer
+        start = self._offset
+        end = buffer.find(b"\r\n", start)
+        if end < 0:
+            return self._unfinished_line(buffer, start)
+        self._offset = end + 2
+        length = end - start + self._endless
+        if length > MAX_COMMAND_LINE - 2:
+            self._endless = 0
+            if length > MAX_ENDLESS_LINE:
+                return BadCommand(_ENDLESS, "")
+            return self._bad_command(_LINE_TOO_LONG, "")
+        try:
+            text = read_line(buffer[start:end])
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, _shown(buffer[start:end]))
+        verb, _, argument = text.partition(" ")
+        read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
+        if read is None:
+            return self._bad_command(_UNKNOWN, text)
+        try:
+            return read(self, argument, text)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, text)
+
+    def _unfinished_line(self, buffer: bytes, start: int) -> Event | None:
+        """Forget what cannot become a command; a CR at the end may belong to its line end."""
+        length = len(buffer) - start
+        if self._endless + length < MAX_COMMAND_LINE:
+            return None
+        kept = 1 if buffer.endswith(b"\r") else 0
+        self._endless += length - kept
+        self._buffer = buffer[len(buffer) - kept :]
+        self._offset = 0
+        if self._endless <= MAX_ENDLESS_LINE:
+            return None
+        self._endless = 0
+        return BadCommand(_ENDLESS, "")
+
+    def _bad_command(self, reply: Reply, command: str) -> BadCommand:
+        self._bad += 1
+        if self._bad > self._options.max_bad_commands:
+            reply = _TOO_MANY_ERRORS
+        return BadCommand(reply, command)
+
+    def _out_of_order(self, reply: Reply, command: str) -> BadCommand:
+        """A good command at a wrong moment, which may be the fault of an earlier one's refusal."""
+        return BadCommand(self._unless_idle(reply), command)
+
+    def _unless_idle(self, reply: Reply) -> Reply:
+        self._idle += 1
+        return _TOO_IDLE if self._idle > self._options.max_idle_commands else reply
+
+    # -- the commands ------------------------------------------------------------------------
+
+    def _read_ehlo(self, argument: str, text: str) -> Event:
+        domain = read_hello(argument)
+        lines = self._options.capabilities(starttls=self._can_start_tls and not self._tls)
+        reply = Reply(250, None, (self._options.hostname, *lines))
+        return Hello(domain, True, self._unless_idle(reply), text)
+
+    def _read_helo(self, argument: str, text: str) -> Event:
+        domain = read_hello(argument)
+        reply = Reply(250, None, (self._options.hostname,))
+        return Hello(domain, False, self._unless_idle(reply), text)
+
+    def _read_mail(self, argument: str, text: str) -> Event:
+        if not self._greeted:
+            return self._out_of_order(_NO_HELLO, text)
+        if self.transaction is not None:
+            return self._out_of_order(_NESTED, text)
+        if self._messages >= self._options.max_messages:
+            return BadCommand(_NO_MORE_SENDERS, text)
+        transaction = read_mail(argument, self._options.max_message_size)
+        return Mail(transaction, self._unless_idle(_OK_SENDER), text)
+
+    def _read_rcpt(self, argument: str, text: str) -> Event:
+        transaction = self.transaction
+        if transaction is None:
+            return self._out_of_order(_NO_SENDER, text)
+        recipient = read_recipient(argument, utf8="SMTPUTF8" in transaction.parameters)
+        if len(transaction.recipients) >= self._options.max_recipients:
+            return self._out_of_order(_TOO_MANY_RECIPIENTS, text)
+        return Rcpt(transaction, recipient, self._unless_idle(_OK_RECIPIENT), text)
+
+    def _read_data(self, argument: str, text: str) -> Event:
+        if argument:
+            return self._bad_command(_NO_ARGUMENTS, text)
+        transaction = self.transaction
+        if transaction is None:
+            return self._out_of_order(_NO_SENDER, text)
+        if not transaction.recipients:
+            return self._out_of_order(_NO_RECIPIENTS, text)
+        return DataBegin(transaction, self.has_input, _GO_AHEAD, text)
+
+    def _read_rset(self, argument: str, text: str) -> Event:
+        if argument:
+            return self._bad_command(_NO_ARGUMENTS, text)
+        return Reset(self._unless_idle(_OK), text)
+
+    def _read_noop(self, argument: str, text: str) -> Event:
+        return Courtesy(self._unless_idle(_OK), text)
+
+    def _read_vrfy(self, argument: str, text: str) -> Event:
+        if not argument:
+            return self._bad_command(Reply.of(501, "5.5.4", "VRFY needs a name"), text)
+        return Courtesy(self._unless_idle(_VRFY), text)
+
+    def _read_expn(self, argument: str, text: str) -> Event:
+        return self._bad_command(_EXPN, text)
+
+    def _read_help(self, argument: str, text: str) -> Event:
+        return Courtesy(self._unless_idle(_HELP), text)
+
+    def _read_starttls(self, argument: str, text: str) -> Event:
+        if argument:
+            return self._bad_command(_NO_ARGUMENTS, text)
+        if self._tls:
+            return self._out_of_order(_HAVE_TLS, text)
+        if not self._can_start_tls:
+            return self._bad_command(_NO_TLS, text)
+        return StartTLS(_START_TLS, text)
+
+    def _read_quit(self, argument: str, text: str) -> Event:
+        if argument:
+            return self._bad_command(_NO_ARGUMENTS, text)
+        return Quit(Reply.of(221, "2.0.0", f"{self._options.hostname} goodbye"), text)
+
+    # -- what an answer changes --------------------------------------------------------------
+
+    def _settle_hello(self, event: Hello, reply: Reply) -> None:
+        if reply.is_positive:
+            self._greeted = True
+            self.transaction = None
+
+    def _settle_mail(self, event: Mail, reply: Reply) -> None:
+        if reply.is_positive:
+            self._messages += 1
+            self.transaction = event.transaction
+
+    def _settle_rcpt(self, event: Rcpt, reply: Reply) -> None:
+        if reply.is_positive:
+            event.transaction.recipients.append(event.recipient)
+
+    def _settle_data(self, event: DataBegin, reply: Reply) -> None:
+        if reply.is_positive and reply.code != 354:
+            raise LocalProtocolError(f"{reply.code} does not answer DATA")
+        if reply.code == 354:
+            options = self._options
+            self._body = BodyReader(
+                options.max_message_size, options.line_endings, options.line_length_limit
+            )
+
+    def _settle_message(self, event: MessageReceived, reply: Reply) -> None:
+        self.transaction = None
+        if reply.is_positive:
+            self._bad = self._idle = 0
+
+    def _settle_end(self, event: MessageRefused | Reset, reply: Reply) -> None:
+        self.transaction = None
+
+    def _settle_starttls(self, event: StartTLS, reply: Reply) -> None:
+        if not reply.is_positive:
+            return
+        # RFC 3207, 4.2: nothing that came before TLS survives it, neither what the client said
+        # nor what somebody may have put into the same segment.
+        self._buffer = b""
+        self._offset = 0
+        self._greeted = False
+        self.transaction = None
+        self._tls = True
+
+    def _settle_quit(self, event: Quit, reply: Reply) -> None:
+        self._close()
+
+
+_COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {
+    "EHLO": SMTPServer._read_ehlo,
+    "HELO": SMTPServer._read_helo,
+    "MAIL": SMTPServer._read_mail,
+    "RCPT": SMTPServer._read_rcpt,
+    "DATA": SMTPServer._read_data,
+    "RSET": SMTPServer._read_rset,
+    "NOOP": SMTPServer._read_noop,
+    "VRFY": SMTPServer._read_vrfy,
+    "EXPN": SMTPServer._read_expn,
+    "HELP": SMTPServer._read_help,
+    "STARTTLS": SMTPServer._read_starttls,
+    "QUIT": SMTPServer._read_quit,
+}
+
+_SETTLE: dict[type, Callable[[Any, Any, Reply], None]] = {
+    Hello: SMTPServer._settle_hello,
+    Mail: SMTPServer._settle_mail,
+    Rcpt: SMTPServer._settle_rcpt,
+    DataBegin: SMTPServer._settle_data,
+    MessageReceived: SMTPServer._settle_message,
+    MessageRefused: SMTPServer._settle_end,
+    Reset: SMTPServer._settle_end,
+    StartTLS: SMTPServer._settle_starttls,
+    Quit: SMTPServer._settle_quit,
+}
+
+
+def _shown(line: bytes) -> str:
+    return one_line(line.decode("utf-8", "backslashreplace"))
