@@ -1,0 +1,82 @@
+"""What a server offers, as its reply to EHLO says it (RFC 5321, 4.1.1.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["NO_CAPABILITIES", "Capabilities"]
+
+# Some old servers put "=" behind the keyword: "SIZE=1000", "AUTH=LOGIN".
+_KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,20}")
+
+
+@attrs.define(frozen=True)
+class Capabilities:
+    """The extensions of one session; what was learnt before STARTTLS does not count after it.
+
+    @ivar extensions: the parameters by keyword in upper case; empty after HELO.
+    @ivar esmtp: whether the server took EHLO.
+    """
+
+    extensions: Mapping[str, str]
+    esmtp: bool = True
+    pipelining: bool = attrs.field(init=False)
+    eight_bit_mime: bool = attrs.field(init=False)
+    smtputf8: bool = attrs.field(init=False)
+    starttls: bool = attrs.field(init=False)
+    size: bool = attrs.field(init=False)
+    size_limit: int = attrs.field(init=False)
+
+    @pipelining.default
+    def _default_pipelining(self) -> bool:
+        return "PIPELINING" in self.extensions
+
+    @eight_bit_mime.default
+    def _default_eight_bit_mime(self) -> bool:
+        return "8BITMIME" in self.extensions
+
+    @smtputf8.default
+    def _default_smtputf8(self) -> bool:
+        return "SMTPUTF8" in self.extensions
+
+    @starttls.default
+    def _default_starttls(self) -> bool:
+        return "STARTTLS" in self.extensions
+
+    @size.default
+    def _default_size(self) -> bool:
+        return "SIZE" in self.extensions
+
+    @size_limit.default
+    def _default_size_limit(self) -> int:
+        # RFC 1870, 4: no number or 0 means that no limit was declared.
+        limit = self.extensions.get("SIZE", "").strip()
+        return int(limit) if _NUMBER.fullmatch(limit) else 0
+
+    def has(self, keyword: str) -> bool:
+        """Whether an extension is offered.
+
+        @param keyword: in upper case.
+        """
+        return keyword in self.extensions
+
+    @classmethod
+    def from_ehlo(cls, reply: Reply) -> Capabilities:
+        """Read a positive reply to EHLO. Lines that are no keyword are passed over."""
+        extensions: dict[str, str] = {}
+        for line in reply.lines[1:]:
+            match = _KEYWORD.fullmatch(line)
+            if match is not None:
+                extensions.setdefault(match.group(1).upper(), (match.group(2) or "").strip())
+        return cls(MappingProxyType(extensions))
+
+
+#: Of a server that takes only HELO, and of one that has not been asked yet.
+NO_CAPABILITIES = Capabilities(MappingProxyType({}), esmtp=False)

@@ -1,0 +1,418 @@
+"""The client's side of SMTP, without I/O (RFC 5321; RFC 2920; RFC 3207).
+
+The owner feeds in what it receives and asks for events; what the machine wants said gathers until
+it is taken with L{SMTPClient.data_to_send}, so that one batch of events becomes one write::
+
+    machine.receive_data(data)
+    while (event := machine.next_event()) is not NEED_DATA:
+        ...
+    transport.write(machine.data_to_send())
+
+Replies are matched to commands strictly in order. The machine greets by itself: EHLO follows the
+greeting, and again the handshake; HELO follows an EHLO that is not understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import NamedTuple
+
+from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
+from kumotwist.wire.need_data import NEED_DATA, NeedData
+from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES, Capabilities
+from kumotwist.wire.smtp.phases import Phase
+from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.reply_reader import ReplyReader
+from kumotwist.wire.smtp.transaction import (
+    OutgoingTransaction,
+    TransactionOutcome,
+    TransactionProgress,
+)
+
+__all__ = [
+    "ClientEvent",
+    "Closing",
+    "Finished",
+    "Goodbye",
+    "ProceedTLS",
+    "Ready",
+    "Refused",
+    "SMTPClient",
+    "SendBody",
+    "UnaskedReplyError",
+]
+
+
+class UnaskedReplyError(RemoteProtocolError):
+    """The server said something while nothing was asked: replies and commands are out of step."""
+
+
+class Ready(NamedTuple):
+    """The session is open (again, after TLS): transactions may begin."""
+
+    capabilities: Capabilities
+
+
+class Refused(NamedTuple):
+    """The server said no to something that is not part of a transaction.
+
+    After a refused STARTTLS the session goes on as it was; after any other it is of no use.
+    """
+
+    phase: Phase
+    reply: Reply
+
+
+class ProceedTLS(NamedTuple):
+    """The server waits for the handshake: call L{SMTPClient.discard_plaintext}, then begin it."""
+
+
+class SendBody(NamedTuple):
+    """The server waits for the message: send it with its final dot, then call
+    L{SMTPClient.body_sent}."""
+
+
+class Finished(NamedTuple):
+    """The transaction is over."""
+
+    outcome: TransactionOutcome
+
+
+class Closing(NamedTuple):
+    """The server ends a session that was idle, with a 421."""
+
+    reply: Reply
+
+
+class Goodbye(NamedTuple):
+    """The server has answered QUIT; whatever it said, the connection can be closed."""
+
+    reply: Reply
+
+
+ClientEvent = Ready | Refused | ProceedTLS | SendBody | Finished | Closing | Goodbye
+
+
+class _Asked(NamedTuple):
+    """A command that waits for its reply; C{number} is the recipient's, for RCPT."""
+
+    phase: Phase
+    command: str
+    number: int = 0
+
+
+_GREETING = _Asked(Phase.BANNER, "")
+_DATA = _Asked(Phase.DATA, "DATA")
+_BODY = _Asked(Phase.BODY, ".")
+_DOT = _Asked(Phase.DOT, ".")
+_RSET = _Asked(Phase.RSET, "RSET")
+_HELLO_NAME = re.compile(r"[!-~]{1,255}")
+
+
+class SMTPClient:
+    """One session with a server.
+
+    @ivar capabilities: what the server offered in its last reply to EHLO.
+    """
+
+    def __init__(self, hostname: str, *, pipelining: bool = True) -> None:
+        """
+        @param hostname: what we call ourselves in EHLO: a domain in A-labels or an address
+            literal.
+        @param pipelining: use PIPELINING where it is offered.
+        @raise LocalProtocolError: if the name cannot be put into a command.
+        """
+        if _HELLO_NAME.fullmatch(hostname) is None:
+            raise LocalProtocolError(f"{hostname!r} cannot be said in EHLO")
+        self.capabilities = NO_CAPABILITIES
+        self._hostname = hostname
+        self._may_pipeline = pipelining
+        self._reader = ReplyReader()
+        self._asked: deque[_Asked] = deque((_GREETING,))
+        self._out = b""
+        self._event: ClientEvent | None = None
+        self._progress: TransactionProgress | None = None
+        self._pipelined = False
+        self._unasked_recipients: deque[int] = deque()
+        self._needs_rset = False
+        self._ready = False
+        self._awaiting_tls = False
+        self._closed = False
+
+    # -- in and out ------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """What is being waited for."""
+        if self._awaiting_tls:
+            return Phase.STARTTLS
+        return self._asked[0].phase if self._asked else Phase.IDLE
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can be done with the session but to close the connection."""
+        return self._closed
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what the server sent. Nothing happens before L{next_event}."""
+        if not self._closed:
+            self._reader.receive_data(data)
+
+    def next_event(self) -> ClientEvent | NeedData:
+        """What has happened; L{NEED_DATA} when more has to be received first.
+
+        @raise RemoteProtocolError: if the server does not follow the protocol; the session is
+            L{closed} then. No other exception comes from what a server can send.
+        """
+        if self._event is not None:
+            known, self._event = self._event, None
+            return known
+        try:
+            while not (self._closed or self._awaiting_tls):
+                command = self._asked[0].command if self._asked else ""
+                reply = self._reader.next_reply(command)
+                if reply is None:
+                    break
+                event = self._answered(reply)
+                if event is not None:
+                    return event
+        except RemoteProtocolError:
+            self._closed = True
+            raise
+        return NEED_DATA
+
+    def data_to_send(self) -> bytes:
+        """What has to be written now; it is handed out once."""
+        out, self._out = self._out, b""
+        return out
+
+    # -- what the owner wants --------------------------------------------------------------------
+
+    def starttls(self) -> None:
+        """Ask for TLS; the answer is L{ProceedTLS} or L{Refused}."""
+        self._require_idle()
+        self._ask(_Asked(Phase.STARTTLS, "STARTTLS"))
+
+    def discard_plaintext(self) -> None:
+        """Forget all that was said in clear, and make the EHLO of the encrypted session ready.
+
+        @raise RemoteProtocolError: if the server, or somebody on the way, has sent more than its
+            reply: it would be taken for the answer to what is said under TLS (CVE-2021-38371).
+        """
+        if not self._awaiting_tls:
+            raise LocalProtocolError("the server is not waiting for a handshake")
+        self._awaiting_tls = False
+        self._ready = False
+        if not self._reader.is_empty:
+            self._closed = True
+            raise UnaskedReplyError("plain text behind the reply to STARTTLS")
+        self.capabilities = NO_CAPABILITIES
+        self._needs_rset = False
+        self._say_hello("EHLO")
+
+    def begin(self, transaction: OutgoingTransaction) -> None:
+        """Send a message; the answer is L{SendBody}, if it comes to that, and L{Finished}.
+
+        After a transaction that failed RSET goes first; if that is L{Refused}, nothing of the
+        message has been sent.
+
+        @raise RemoteProtocolError: if the server has said something that was not asked for.
+        """
+        self._require_idle()
+        if not transaction.recipients:
+            raise LocalProtocolError("a transaction without recipients")
+        progress = TransactionProgress(transaction, self.capabilities)
+        if not progress.asked:
+            self._event = Finished(progress.outcome())
+            return
+        if self._needs_rset:
+            self._ask(_RSET)
+            self._progress = progress
+        else:
+            self._start(progress)
+
+    def body_sent(self) -> None:
+        """The message and its final dot have been handed to the transport."""
+        if self.phase is not Phase.BODY:
+            raise LocalProtocolError("the server is not waiting for a message")
+        self._asked[0] = _DOT
+
+    def quit(self) -> None:
+        """Say QUIT; the answer is L{Goodbye}."""
+        if self._closed or self._awaiting_tls or self._asked:
+            raise LocalProtocolError(f"QUIT in the phase {self.phase.value}")
+        self._ready = False
+        self._ask(_Asked(Phase.QUIT, "QUIT"))
+
+    def abandon(self, reply: Reply) -> TransactionOutcome | None:
+        """The connection is gone, or will be: close the session.
+
+        @param reply: a temporary reply of our own, which says why, for the recipients that have
+            none.
+        @return: the outcome of the transaction that was under way; L{None} if there was none,
+            or nothing of it had been sent.
+        """
+        phase = self.phase
+        self._closed = True
+        progress, self._progress = self._progress, None
+        if progress is None or phase is Phase.RSET:
+            return None
+        if self._asked:
+            reply = reply._replace(command=self._asked[0].command)
+        undecided = progress.cut_off(reply, phase, local=True)
+        return progress.outcome(
+            complete=not undecided,
+            possible_duplicate=undecided and phase is Phase.DOT,
+            usable=False,
+        )
+
+    def _require_idle(self) -> None:
+        if self._closed or not self._ready or self._asked or self._event is not None:
+            raise LocalProtocolError(f"the session is not free: phase {self.phase.value}")
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def _ask(self, *asked: _Asked) -> None:
+        """Add commands to what is sent; between groups of commands the server has to be quiet."""
+        self._require_silence()
+        self._asked.extend(asked)
+        lines = "".join([f"{item.command}\r\n" for item in asked])
+        self._out += lines.encode("utf-8")
+
+    def _require_silence(self) -> None:
+        if not self._asked and not self._reader.is_empty:
+            self._closed = True
+            raise UnaskedReplyError("the server has sent more replies than it was asked for")
+
+    def _say_hello(self, verb: str) -> None:
+        self._ask(_Asked(Phase.EHLO, f"{verb} {self._hostname}"))
+
+    def _start(self, progress: TransactionProgress) -> None:
+        """Begin the dialogue of a transaction: whole if the server takes it so, or step by step."""
+        self._pipelined = self._may_pipeline and self.capabilities.pipelining
+        mail = _Asked(Phase.MAIL, progress.mail)
+        if self._pipelined:
+            rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
+            self._ask(mail, *rcpts, _DATA)
+        else:
+            self._ask(mail)
+            self._unasked_recipients = deque(progress.asked)
+        self._progress = progress
+        self._needs_rset = True
+
+    def _step(self, progress: TransactionProgress) -> ClientEvent | None:
+        """Without PIPELINING: the next RCPT, DATA, or the end if nobody was accepted."""
+        if self._pipelined:
+            return None
+        if self._unasked_recipients:
+            index = self._unasked_recipients.popleft()
+            self._ask(_Asked(Phase.RCPT, progress.rcpt(index), index))
+            return None
+        if not progress.accepted:
+            return self._finish(progress)
+        self._ask(_DATA)
+        return None
+
+    def _finish(self, progress: TransactionProgress, *, usable: bool = True) -> Finished:
+        self._progress = None
+        return Finished(progress.outcome(usable=usable))
+
+    # -- replies ---------------------------------------------------------------------------------
+
+    def _answered(self, reply: Reply) -> ClientEvent | None:
+        """Match a reply to the oldest command."""
+        if not self._asked:
+            self._closed = True
+            if reply.code == 421:
+                return Closing(reply)
+            raise UnaskedReplyError(f"a reply to no command: {str(reply)!r}")
+        asked = self._asked.popleft()
+        try:
+            if reply.code == 421 and asked.phase is not Phase.QUIT:
+                return self._shut(asked, reply)
+            progress = self._progress
+            if progress is not None and asked.phase is not Phase.RSET:
+                return self._transaction_answered(asked, reply, progress)
+            return self._session_answered(asked, reply)
+        except RemoteProtocolError:
+            self._asked.appendleft(asked)  # so that phase says where it happened
+            raise
+
+    def _shut(self, asked: _Asked, reply: Reply) -> ClientEvent:
+        """A 421 (RFC 5321, 3.8): what has no result yet gets this one, and nothing follows."""
+        self._closed = True
+        progress = self._progress
+        if progress is None or asked.phase is Phase.RSET:
+            self._progress = None
+            return Refused(asked.phase, reply)
+        progress.cut_off(reply, asked.phase, local=False)
+        return self._finish(progress, usable=False)
+
+    def _transaction_answered(
+        self, asked: _Asked, reply: Reply, progress: TransactionProgress
+    ) -> ClientEvent | None:
+        phase = asked.phase
+        if phase is Phase.RCPT:
+            progress.rcpt_answered(asked.number, reply)
+            return self._step(progress)
+        if phase is Phase.MAIL:
+            progress.mail_answered(reply)
+            if not reply.is_positive and not self._pipelined:
+                return self._finish(progress)
+            return self._step(progress)
+        if phase is Phase.DATA:
+            return self._data_answered(reply, progress)
+        if phase is Phase.BODY:
+            if reply.is_positive:
+                raise UnaskedReplyError(f"{str(reply)!r} before the end of the message")
+            # The rest of the message would be taken for commands.
+            self._closed = True
+            progress.dot_answered(reply)
+            return self._finish(progress, usable=False)
+        progress.dot_answered(reply)
+        self._needs_rset = not (reply.is_positive and progress.accepted)
+        return self._finish(progress)
+
+    def _data_answered(self, reply: Reply, progress: TransactionProgress) -> ClientEvent | None:
+        if not progress.data_answered(reply):
+            return self._finish(progress)
+        self._require_silence()
+        if progress.accepted:
+            self._asked.append(_BODY)
+            return SendBody()
+        self._asked.append(_DOT)
+        self._out += b".\r\n"
+        return None
+
+    def _session_answered(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
+        phase = asked.phase
+        if phase is Phase.QUIT:
+            self._closed = True
+            return Goodbye(reply)
+        if 300 <= reply.code < 400:
+            raise RemoteProtocolError(f"{str(reply)!r} in the phase {phase.value}")
+        if not reply.is_positive:
+            return self._session_refused(asked, reply)
+        if phase is Phase.BANNER:
+            self._say_hello("EHLO")
+        elif phase is Phase.EHLO:
+            extended = asked.command.startswith("EHLO")
+            self.capabilities = Capabilities.from_ehlo(reply) if extended else NO_CAPABILITIES
+            self._ready = True
+            return Ready(self.capabilities)
+        elif phase is Phase.STARTTLS:
+            self._awaiting_tls = True
+            return ProceedTLS()
+        elif self._progress is not None:  # RSET, which cleared the way for a transaction
+            progress, self._progress = self._progress, None
+            self._start(progress)
+        return None
+
+    def _session_refused(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
+        if asked.phase is Phase.EHLO and asked.command.startswith("EHLO") and reply.is_permanent:
+            self._say_hello("HELO")
+            return None
+        self._progress = None
+        self._ready = asked.phase is Phase.STARTTLS
+        return Refused(asked.phase, reply)

@@ -1,0 +1,65 @@
+"""The message as it stands on the wire after DATA (RFC 5321, 4.1.1.4 and 4.5.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["CHUNK_SIZE", "canonical", "is_canonical", "stuffed", "stuffed_chunks"]
+
+#: Octets of the body that are stuffed at a time.
+CHUNK_SIZE = 65536
+
+_END = b".\r\n"
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def is_canonical(body: bytes) -> bool:
+    """Whether every line end is CRLF: no CR and no LF stands alone (RFC 5321, 2.3.8)."""
+    pairs = body.count(b"\r\n")
+    return body.count(b"\n") == pairs and body.count(b"\r") == pairs
+
+
+def canonical(body: bytes) -> bytes:
+    """Make every line end CRLF. A lone CR counts as a line end too: none is ever dropped."""
+    return body if is_canonical(body) else _LINE_END.sub(b"\r\n", body)
+
+
+def stuffed(body: bytes) -> bytes:
+    """A body with its dots doubled and the final dot behind it, in one piece.
+
+    @param body: with canonical line ends, see L{is_canonical}. Anything else would let a
+        message end early at a lenient server, so the caller has to have looked.
+    """
+    prefix = b"." if body.startswith(b".") else b""
+    return prefix + body.replace(b"\r\n.", b"\r\n..") + _ending(body)
+
+
+def stuffed_chunks(body: bytes, size: int = CHUNK_SIZE) -> Iterator[bytes]:
+    """The same octets as L{stuffed}, in pieces, so that a large body is not copied as a whole.
+
+    @param body: as for L{stuffed}.
+    @param size: octets of the body per piece, at least 4.
+    """
+    position = 0
+    prefix = b"." if body.startswith(b".") else b""
+    while len(body) - position > size:
+        end = _seam(body, position + size)
+        yield prefix + body[position:end].replace(b"\r\n.", b"\r\n..")
+        position = end
+        prefix = b""
+    yield prefix + body[position:].replace(b"\r\n.", b"\r\n..") + _ending(body)
+
+
+def _seam(body: bytes, end: int) -> int:
+    """Move a seam back so that no C{CRLF .} lies across it, to be seen by neither side."""
+    if body.startswith(b"\r\n.", end - 1):
+        return end - 1
+    if body.startswith(b"\r\n.", end - 2):
+        return end - 2
+    return end
+
+
+def _ending(body: bytes) -> bytes:
+    """The final dot; the last line gets its CRLF first. An empty body has no last line."""
+    return _END if not body or body.endswith(b"\r\n") else b"\r\n" + _END

@@ -1,0 +1,26 @@
+"""Where a client's session stands, by what it is waiting for."""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["Phase"]
+
+
+class Phase(enum.Enum):
+    """The oldest command that has no reply yet."""
+
+    BANNER = "banner"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    #: The server waits for the message, which has not been handed over to the end.
+    BODY = "body"
+    #: The final dot has been handed over.
+    DOT = "dot"
+    RSET = "rset"
+    QUIT = "quit"
+    #: Nothing is asked.
+    IDLE = "idle"
