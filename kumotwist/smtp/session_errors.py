@@ -1,0 +1,95 @@
+"""How a session with a server can end before its time."""
+
+from __future__ import annotations
+
+from kumotwist.errors import KumotwistError
+from kumotwist.wire.smtp.phases import Phase
+from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.transaction import TransactionOutcome
+
+__all__ = [
+    "PHASE_WORDS",
+    "SMTPSessionError",
+    "SessionLost",
+    "SessionProtocolError",
+    "SessionRefused",
+    "SessionTLSError",
+    "SessionTimeout",
+]
+
+#: What is being done in a phase, as it is said to operators.
+PHASE_WORDS = {
+    Phase.BANNER: "receiving the initial server greeting",
+    Phase.EHLO: "performing the EHLO handshake",
+    Phase.STARTTLS: "starting TLS",
+    Phase.MAIL: "sending MAIL FROM",
+    Phase.RCPT: "sending RCPT TO",
+    Phase.DATA: "sending DATA",
+    Phase.BODY: "sending the message body",
+    Phase.DOT: "sending end of data -- message may be sent more than once",
+    Phase.RSET: "sending RSET",
+    Phase.QUIT: "sending QUIT",
+    Phase.IDLE: "idle",
+}
+
+
+class SMTPSessionError(KumotwistError):
+    """A session has ended, or could not be opened; the subclasses say why.
+
+    @ivar phase: where, in one word: C{banner}, C{ehlo}, C{starttls}, C{mail}, C{rcpt}, C{data},
+        C{dot}, C{rset}, C{quit} or C{idle}.
+    @ivar text: what happened, safe for one line of a log.
+    @ivar reply: the server's reply, if one was the reason.
+    @ivar outcome: what is known of the transaction that was cut off; L{None} if there was none,
+        or nothing of it had been sent.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        text: str,
+        *,
+        reply: Reply | None = None,
+        outcome: TransactionOutcome | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.phase = phase
+        self.text = text
+        self.reply = reply
+        self.outcome = outcome
+
+    @property
+    def partial(self) -> dict[int, Reply]:
+        """The final refusals that some recipients had got before the end, by their indexes."""
+        if self.outcome is None:
+            return {}
+        return {
+            index: result.reply
+            for index, result in enumerate(self.outcome.results)
+            if not (result.local and result.reply.is_transient)
+        }
+
+    @property
+    def possible_duplicate(self) -> bool:
+        """Whether the server may have accepted the message without our knowing."""
+        return self.outcome is not None and self.outcome.possible_duplicate
+
+
+class SessionRefused(SMTPSessionError):
+    """The server said no to the greeting, EHLO, STARTTLS or RSET, or 421 while idle."""
+
+
+class SessionLost(SMTPSessionError):
+    """The connection is gone; C{__cause__} says how."""
+
+
+class SessionTimeout(SMTPSessionError):
+    """The server has kept us waiting too long."""
+
+
+class SessionProtocolError(SMTPSessionError):
+    """The server does not follow the protocol."""
+
+
+class SessionTLSError(SMTPSessionError):
+    """TLS could not be agreed on, or the server's certificate is not good enough."""
