@@ -1,0 +1,193 @@
+"""The shape of records."""
+
+from __future__ import annotations
+
+import json
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from kumotwist.journal import RECORD_TYPES, SourceAddress, make_record
+from kumotwist.journal.records import render_time
+from kumotwist.message import QueuedMessage
+from kumotwist.wire.smtp.replies import EnhancedCode, Reply
+
+MESSAGE = QueuedMessage(
+    id="0190163d8694739b8fa1000102030405",
+    sender="me@example.net",
+    recipient="you@example.org",
+    queue="example.org",
+    size=1234,
+    created=1751365957.25,
+    due=0.0,
+    attempts=2,
+    meta={"reception_protocol": "ESMTP"},
+)
+REPLY = Reply(250, EnhancedCode(2, 0, 0), ("OK", "queued"), ".")
+FIELDS = [
+    "type",
+    "id",
+    "sender",
+    "recipient",
+    "queue",
+    "site",
+    "size",
+    "response",
+    "peer_address",
+    "timestamp",
+    "event_time",
+    "created",
+    "created_time",
+    "num_attempts",
+    "bounce_classification",
+    "egress_pool",
+    "egress_source",
+    "source_address",
+    "delivery_protocol",
+    "reception_protocol",
+    "tls_cipher",
+    "tls_protocol_version",
+    "tls_peer_subject_name",
+    "nodeid",
+    "session_id",
+    "meta",
+    "headers",
+]
+
+
+class RecordTests(SynchronousTestCase):
+    """KumoMTA's record, field by field."""
+
+    def test_delivery(self) -> None:
+        """A delivery through a proxy says everything there is to say."""
+        record = make_record(
+            "Delivery",
+            now=1751365960.5,
+            nodeid="node",
+            response=REPLY,
+            message=MESSAGE,
+            site="(mx1|mx2).example.org",
+            peer_name="mx1.example.org",
+            peer_address="192.0.2.25",
+            egress_pool="pool",
+            egress_source="ip-1",
+            source_address=SourceAddress("10.0.0.1:53210", "10.0.5.10:5000", "socks5"),
+            delivery_protocol="ESMTP",
+            tls_cipher="TLS_AES_256_GCM_SHA384",
+            tls_protocol_version="TLSv1.3",
+            session_id="session",
+        )
+        self.assertEqual(
+            record,
+            {
+                "type": "Delivery",
+                "id": "0190163d8694739b8fa1000102030405",
+                "sender": "me@example.net",
+                "recipient": "you@example.org",
+                "queue": "example.org",
+                "site": "(mx1|mx2).example.org",
+                "size": 1234,
+                "response": {
+                    "code": 250,
+                    "enhanced_code": {"class": 2, "subject": 0, "detail": 0},
+                    "content": "OK queued",
+                    "command": ".",
+                },
+                "peer_address": {"name": "mx1.example.org", "addr": "192.0.2.25"},
+                "timestamp": 1751365960,
+                "event_time": "2025-07-01T10:32:40.500000Z",
+                "created": 1751365957,
+                "created_time": "2025-07-01T10:32:37.250000Z",
+                "num_attempts": 2,
+                "bounce_classification": "Uncategorized",
+                "egress_pool": "pool",
+                "egress_source": "ip-1",
+                "source_address": {
+                    "address": "10.0.0.1:53210",
+                    "server": "10.0.5.10:5000",
+                    "protocol": "socks5",
+                },
+                "delivery_protocol": "ESMTP",
+                "reception_protocol": "ESMTP",
+                "tls_cipher": "TLS_AES_256_GCM_SHA384",
+                "tls_protocol_version": "TLSv1.3",
+                "tls_peer_subject_name": None,
+                "nodeid": "node",
+                "session_id": "session",
+                "meta": {},
+                "headers": {},
+            },
+        )
+
+    def test_rejection(self) -> None:
+        """A refused client has no message: what is known of it is given word by word."""
+        record = make_record(
+            "Rejection",
+            now=1.0,
+            nodeid="node",
+            response=Reply(550, None, ("relaying not permitted",)),
+            sender="a@b",
+            recipient="c@d",
+            peer_name="client",
+            peer_address="192.0.2.1",
+            reception_protocol="ESMTP",
+        )
+        self.assertEqual((record["id"], record["sender"], record["recipient"]), ("", "a@b", "c@d"))
+        self.assertEqual((record["queue"], record["site"], record["size"]), ("", "", 0))
+        self.assertIsNone(record["response"]["enhanced_code"])
+        self.assertIsNone(record["response"]["command"])
+        self.assertEqual(record["created"], 1)
+
+    def test_direct_source(self) -> None:
+        """A direct connection has an address, and neither proxy nor protocol."""
+        record = make_record(
+            "Delivery",
+            now=1.0,
+            nodeid="node",
+            response=REPLY,
+            message=MESSAGE,
+            source_address=SourceAddress("10.0.0.1:2525"),
+        )
+        self.assertEqual(
+            record["source_address"],
+            {"address": "10.0.0.1:2525", "server": None, "protocol": None},
+        )
+
+    def test_every_type_has_the_same_fields(self) -> None:
+        """Programs find each field in each record, null where there is nothing to say."""
+        for kind in RECORD_TYPES:
+            record = make_record(kind, now=1.0, nodeid="node", response=REPLY)  # type: ignore[arg-type]
+            self.assertEqual(list(record), FIELDS)
+            self.assertEqual(json.loads(json.dumps(record)), record)
+
+    def test_overrides(self) -> None:
+        """What the caller knows better than the message wins."""
+        record = make_record(
+            "Reception",
+            now=1.0,
+            nodeid="node",
+            response=REPLY,
+            message=MESSAGE,
+            num_attempts=0,
+            reception_protocol="HTTP",
+            meta={"x_a": 1},
+        )
+        self.assertEqual(record["num_attempts"], 0)
+        self.assertEqual(record["reception_protocol"], "HTTP")
+        self.assertEqual(record["meta"], {"x_a": 1})
+
+    def test_hostile_reply(self) -> None:
+        """What a peer said is bounded and has no control characters."""
+        record = make_record(
+            "Bounce",
+            now=1.0,
+            nodeid="node",
+            response=Reply(550, None, ("a\x1b[2J\r\n" + "x" * 10_000,)),
+            message=MESSAGE,
+        )
+        content = record["response"]["content"]
+        self.assertTrue(content.startswith("a\\x1b[2J\\x0d\\x0ax"))
+        self.assertLessEqual(len(content), 1024)
+
+    def test_times(self) -> None:
+        """Times are RFC 3339 in UTC, always with a fraction."""
+        self.assertEqual(render_time(0.0), "1970-01-01T00:00:00.000000Z")
