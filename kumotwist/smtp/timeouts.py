@@ -2,8 +2,8 @@
 
 The values are KumoMTA's, but where its documentation and its code disagree (C{data_timeout},
 C{data_dot_timeout}) they are those of RFC 5321, 4.5.3.2: giving up on the reply to the final dot
-too early makes duplicates (RFC 1047). C{idle_timeout}, of which the RFC says nothing for clients, is
-KumoMTA's documented one.
+too early makes duplicates (RFC 1047). C{idle_timeout}, of which the RFC says nothing for clients,
+is KumoMTA's documented one.
 """
 
 from __future__ import annotations

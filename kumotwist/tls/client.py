@@ -1,0 +1,166 @@
+"""TLS towards a destination: certificates checked against the host's name, contexts shared.
+
+A context costs milliseconds, a connection made from it microseconds; so a context is built once
+per set of trust anchors, and what differs from host to host (name, verdict) belongs to the
+connection.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Iterable
+from typing import Any, cast
+
+import idna
+from OpenSSL import SSL, crypto
+from service_identity import VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, platformTrust
+from zope.interface import implementer
+
+from kumotwist.tls.facts import PeerCheck
+
+__all__ = ["ClientTrust", "client_tls_options", "system_trust"]
+
+# OpenSSL's numbers (x509_vfy.h) for what goes wrong with chains in real life.
+_CHAIN_FAULTS = {
+    2: "the issuer's certificate is missing",
+    7: "a signature of the certificate chain is wrong",
+    9: "the certificate is not yet valid",
+    10: "the certificate has expired",
+    18: "the certificate is self-signed",
+    19: "the certificate chain ends in a self-signed certificate that is not trusted",
+    20: "the certificate's issuer is not trusted",
+    21: "the certificate's issuer is not known",
+    23: "the certificate has been revoked",
+    24: "an issuer of the certificate is not an authority",
+    26: "the certificate is not for servers",
+    66: "the key of the certificate is too weak",
+    67: "the key of an issuer is too weak",
+    68: "a signature of the certificate chain is too weak",
+}
+
+
+class ClientTrust:
+    """Trust anchors, and the one context in which every connection that trusts them is made."""
+
+    def __init__(self, extra: Iterable[Certificate] = (), *, system: bool = True) -> None:
+        """
+        @param extra: authorities to trust besides; load them with C{Certificate.loadPEM}.
+        @param system: trust what the system trusts. Without it only C{extra} counts.
+        """
+        self._extra = tuple(extra)
+        self._system = system
+        self._context: SSL.Context | None = None
+
+    @property
+    def context(self) -> SSL.Context:
+        """The context: TLS 1.2 or newer, Twisted's choice of ciphers."""
+        if self._context is None:
+            options = CertificateOptions(
+                raiseMinimumTo=TLSVersion.TLSv1_2,
+                trustRoot=platformTrust() if self._system else None,
+            )
+            context: SSL.Context = options.getContext()
+            store = cast(crypto.X509Store, context.get_cert_store())
+            for certificate in self._extra:
+                store.add_cert(certificate.original)
+            self._context = context
+        return self._context
+
+
+@functools.cache
+def system_trust() -> ClientTrust:
+    """What the system trusts: one for the whole process."""
+    return ClientTrust()
+
+
+class _HostCheck(PeerCheck):
+    """Checks the certificate of one connection as OpenSSL walks its chain."""
+
+    __slots__ = ("_checked_name", "_enforced", "_expected", "_shown")
+
+    def __init__(self, expected: ServiceID, shown: str, enforced: bool) -> None:
+        super().__init__()
+        self._expected = expected
+        self._shown = shown
+        self._enforced = enforced
+        self._checked_name = False
+
+    def step(
+        self, connection: SSL.Connection, certificate: crypto.X509, fault: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL's verify callback: once per certificate, and once per fault."""
+        if not ok:
+            self._note(_CHAIN_FAULTS.get(fault, f"the certificate chain is not valid ({fault})"))
+        if depth == 0 and not self._checked_name:
+            self._checked_name = True
+            self._check_name(certificate)
+        self.verified = self._checked_name and not self.error
+        return not (self._enforced and self.error)
+
+    def _check_name(self, certificate: crypto.X509) -> None:
+        try:
+            patterns = extract_patterns(certificate)
+        except Exception as error:  # service_identity and cryptography raise many kinds
+            self._note(f"the names in the certificate cannot be read: {type(error).__name__}")
+            return
+        try:
+            verify_service_identity(patterns, [self._expected], [])
+        except VerificationError:
+            self._note(f"the certificate is not for {self._shown}")
+
+    def _note(self, error: str) -> None:
+        """Keep the first error: it is the cause of what follows."""
+        self.error = self.error or error
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _HostTLS:
+    """Makes the TLS side of connections to one host."""
+
+    def __init__(self, host_name: str, verify: bool, trust: ClientTrust) -> None:
+        name = host_name.removesuffix(".")
+        self._sni: bytes | None = None
+        self._expected: ServiceID
+        try:
+            ipaddress.ip_address(name)
+            self._expected = IPAddress_ID(name)
+        except ValueError:
+            if not name.isascii():
+                name = idna.encode(name, uts46=True).decode("ascii")
+            self._expected = DNS_ID(name)
+            self._sni = name.encode("ascii")
+        self._name = name
+        self._verify = verify
+        self._context = trust.context
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """Make the connection; C{tlsProtocol} is not needed, the verdict travels with it."""
+        connection = SSL.Connection(self._context, None)
+        check = _HostCheck(self._expected, self._name, self._verify)
+        connection.set_app_data(check)
+        connection.set_verify(SSL.VERIFY_PEER, check.step)
+        if self._sni is not None:
+            connection.set_tlsext_host_name(self._sni)
+        return connection
+
+
+def client_tls_options(
+    host_name: str, *, verify: bool, trust: ClientTrust | None = None
+) -> IOpenSSLClientConnectionCreator:
+    """What C{startTLS} needs to speak TLS with a host (RFC 3207; RFC 6125).
+
+    The certificate is checked in any case, so that L{kumotwist.tls.facts.tls_facts} tells the
+    truth; C{verify} says whether it matters.
+
+    @param host_name: the MX host's name, a final dot and U-labels allowed, or an IP address. It is
+        what the certificate must be for, and what is asked for by SNI (RFC 6066, 3).
+    @param verify: end the handshake if the certificate is not good.
+    @param trust: the trust anchors; the system's if absent.
+    @raise ValueError: if the name is no name.
+    """
+    return _HostTLS(host_name, verify, trust or system_trust())
