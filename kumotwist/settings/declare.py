@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import attrs
@@ -72,16 +73,27 @@ def setting(
     """
     required = default is attrs.NOTHING and factory is None
     metadata = {_KEY: Setting(kind, doc, key, required, default_doc)}
+
+    def show(value: Any) -> str:
+        return repr(value) if value is None else kind.render(value)
+
+    # A repr ends up in tracebacks and logs: there, secrets are masked like everywhere else.
+    shown: Any = True if kind.reveal is kind.render else show
     if factory is not None:
-        return attrs.field(factory=factory, metadata=metadata, kw_only=True)
-    return attrs.field(default=default, metadata=metadata, kw_only=True)
+        return attrs.field(factory=factory, metadata=metadata, kw_only=True, repr=shown)
+    return attrs.field(default=default, metadata=metadata, kw_only=True, repr=shown)
 
 
-def declared(cls: type) -> dict[str, tuple[attrs.Attribute[Any], Setting]]:
+_declared: dict[type, Mapping[str, tuple[attrs.Attribute[Any], Setting]]] = {}
+
+
+def declared(cls: type) -> Mapping[str, tuple[attrs.Attribute[Any], Setting]]:
     """The settings of a class by their keys, in the order of declaration."""
+    if cls in _declared:
+        return _declared[cls]
     found = {}
     for attribute in attrs.fields(cls):
         if _KEY in attribute.metadata:
             facts = attribute.metadata[_KEY]
             found[facts.key or attribute.name] = (attribute, facts)
-    return found
+    return _declared.setdefault(cls, MappingProxyType(found))

@@ -101,6 +101,8 @@ def _parse_secret(text: str) -> Secret:
         value = os.environ[name]
     if not value:
         raise ValueError("the secret is empty")
+    if reference is None and "\n" in value:
+        raise ValueError("the secret has several lines (one line, or file:PATH)")
     return Secret(value, reference)
 
 

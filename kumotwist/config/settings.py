@@ -1,0 +1,46 @@
+"""What can be configured about the node."""
+
+from __future__ import annotations
+
+import socket
+
+import attrs
+
+from kumotwist.settings import setting
+from kumotwist.settings.types import HOST_NAME, TEXT, SettingType, list_of, parse_count
+
+__all__ = ["NodeSettings"]
+
+
+def _parse_workers(text: str) -> int:
+    value = parse_count(text)
+    if value != 1:
+        raise ValueError(f"{value} is not supported yet (1)")
+    return value
+
+
+@attrs.define(frozen=True)
+class NodeSettings:
+    """The node itself.
+
+    Once a configuration has been loaded C{include} is empty: what it named is part of the rest.
+    """
+
+    hostname: str = setting(
+        HOST_NAME,
+        "The node's name: in greetings, in Received fields, in message ids.",
+        factory=socket.gethostname,
+        default_doc="the machine's name",
+    )
+    state_dir: str = setting(
+        TEXT,
+        "The directory below which the spool, the logs and the node's id live; relative to the "
+        "working directory.",
+        default="var",
+    )
+    workers: int = setting(SettingType("number", _parse_workers), "Processes.", default=1)
+    include: tuple[str, ...] = setting(
+        list_of(TEXT),
+        "Further files, relative to this one: `conf.d/*.ini`. Only the main file can include.",
+        default=(),
+    )

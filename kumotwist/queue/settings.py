@@ -1,0 +1,244 @@
+"""What can be configured about queues; the names are KumoMTA's."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+
+import attrs
+
+from kumotwist.settings import SettingType, setting
+from kumotwist.settings.layers import Rule, RuleTable
+from kumotwist.settings.types import TEXT, duration, list_of, parse_domain
+
+__all__ = ["QueueName", "QueuePattern", "QueueSettings", "QueueTable", "SmartHost"]
+
+
+class SmartHost(NamedTuple):
+    """A host that a route names.
+
+    @ivar host: a name (lower case, A-labels) or an address without brackets.
+    @ivar port: the port, or L{None} for the path's C{smtp_port}.
+    """
+
+    host: str
+    port: int | None
+
+    @property
+    def is_address(self) -> bool:
+        """Whether C{host} is an address."""
+        return _is_address(self.host)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if self.is_address else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_smart_host(text: str) -> SmartHost:
+    wrong = f"{text!r} is not a host (such as [10.0.0.1]:2526 or mx.example.com:587)"
+    match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([^\[\]\s:]+))(?::(\d{1,5}))?", text.strip())
+    if match is None:
+        raise ValueError(wrong)
+    literal, name, digits = match.groups()
+    port = None if digits is None else int(digits)
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"{text!r}: port {port} is not between 1 and 65535")
+    if literal is not None or _is_address(name):
+        address = re.sub(r"(?i)^ipv6:", "", literal or name)
+        if not _is_address(address):
+            raise ValueError(wrong)
+        return SmartHost(str(ipaddress.ip_address(address)), port)
+    return SmartHost(parse_domain(name), port)
+
+
+SMART_HOST: SettingType[SmartHost] = SettingType("host", _parse_smart_host)
+
+
+def _parse_protocol(text: str) -> str:
+    word = text.strip()
+    if word.lower() == "smtp":
+        return "smtp"
+    if word.lower() in {"lmtp", "null"} or word.lower().startswith("maildir:"):
+        raise ValueError(f"{word!r} is not supported yet (smtp)")
+    raise ValueError(f"{text!r} is not a protocol (smtp)")
+
+
+@attrs.define(frozen=True)
+class QueueSettings:
+    """How mail is queued (KumoMTA's C{make_queue_config})."""
+
+    egress_pool: str = setting(
+        TEXT,
+        "The pool of sources that this mail leaves through; `unspecified` always exists and has "
+        "one direct source.",
+        default="unspecified",
+    )
+    retry_interval: float = setting(
+        duration(1),
+        "The delay before the second attempt; each later one doubles it.",
+        default=1200.0,
+    )
+    max_retry_interval: float | None = setting(
+        duration(1), "No delay is longer than this.", default=None
+    )
+    max_age: float = setting(
+        duration(1), "Mail that is older is returned to its sender.", default=604800.0
+    )
+    route: tuple[SmartHost, ...] = setting(
+        list_of(SMART_HOST),
+        "Hosts that take this mail, tried in this order, instead of the domain's MX hosts: "
+        "`[127.0.0.1]:2526`, `mx.example.com:587`.",
+        default=(),
+        default_doc="MX look-up",
+    )
+    protocol: str = setting(
+        SettingType("`smtp`", _parse_protocol), "How it is delivered.", default="smtp"
+    )
+
+
+class QueueName(NamedTuple):
+    """A scheduled queue's name in its parts: C{campaign:tenant@domain!routing_domain}.
+
+    @ivar campaign: the campaign, or C{""}.
+    @ivar tenant: the tenant, or C{""}.
+    @ivar domain: the recipients' domain.
+    @ivar routing_domain: the domain whose MX hosts are used instead, or C{""}.
+    """
+
+    campaign: str
+    tenant: str
+    domain: str
+    routing_domain: str
+
+    @classmethod
+    def parse(cls, text: str) -> QueueName:
+        """Take a name apart; every text is a name."""
+        prefix, _, rest = text.rpartition("@")
+        campaign, colon, tenant = prefix.partition(":")
+        if not colon:
+            campaign, tenant = "", prefix
+        domain, _, routing_domain = rest.partition("!")
+        return cls(campaign, tenant, domain, routing_domain)
+
+    def __str__(self) -> str:
+        prefix = f"{self.campaign}:{self.tenant}" if self.campaign else self.tenant
+        rest = f"{self.domain}!{self.routing_domain}" if self.routing_domain else self.domain
+        return f"{prefix}@{rest}" if prefix else rest
+
+
+def _rank(part: str) -> tuple[int, int]:
+    """How specific a part of a pattern is: a word, a word with a star by its length, nothing."""
+    if not part:
+        return (0, 0)
+    return (1, len(part.replace("*", ""))) if "*" in part else (2, 0)
+
+
+def _matches(part: str, value: str) -> bool:
+    if "*" not in part:
+        return not part or part == value
+    return re.fullmatch(".*".join(map(re.escape, re.split(r"\*+", part))), value) is not None
+
+
+def _parse_domain_pattern(text: str) -> str:
+    if text.startswith("["):
+        return text.lower()
+    if "*" not in text:
+        return parse_domain(text)
+    labels = text.lower().removesuffix(".").split(".")
+    if not all(re.fullmatch(r"[a-z0-9_*-]+", label) for label in labels if label.isascii()):
+        raise ValueError(f"{text!r} is not a pattern of domains (such as *.example.com)")
+    return ".".join(label if label.isascii() else parse_domain(label) for label in labels)
+
+
+@attrs.define(frozen=True)
+class QueuePattern:
+    """C{default}, or a queue's name in which parts may be missing or have a C{*}.
+
+    A part that is missing matches anything; so does C{*}, also where the queue has no such part.
+
+    @ivar domain: the domain, C{default} for every queue.
+    """
+
+    domain: str
+    tenant: str = ""
+    campaign: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> QueuePattern:
+        """Read a pattern; raise L{ValueError}."""
+        name = QueueName.parse(text.strip())
+        if name.routing_domain or not name.domain or re.search(r"\s", text.strip()):
+            raise ValueError(
+                f"{text!r} is not a pattern of queues (default, DOMAIN, TENANT@DOMAIN or "
+                "CAMPAIGN:TENANT@DOMAIN, with a * in any part)"
+            )
+        domain = _parse_domain_pattern(name.domain)
+        if domain == "default" and (name.tenant or name.campaign):
+            raise ValueError(f"{text!r}: default stands alone ({name._replace(domain='*')})")
+        return cls(domain, name.tenant, name.campaign)
+
+    @property
+    def specificity(self) -> tuple[tuple[int, int], ...]:
+        """Patterns compare by their domain, then by their tenant, then by their campaign."""
+        return (_rank(self.domain), _rank(self.tenant), _rank(self.campaign))
+
+    def matches(self, name: QueueName) -> bool:
+        """Whether a queue is meant."""
+        return (
+            _matches(self.domain, name.domain)
+            and _matches(self.tenant, name.tenant)
+            and _matches(self.campaign, name.campaign)
+        )
+
+    def __str__(self) -> str:
+        return str(QueueName(self.campaign, self.tenant, self.domain, ""))
+
+
+class QueueTable(RuleTable[QueuePattern, QueueSettings]):
+    """The queues' rules: key by key the most specific one wins, of two equal ones the later."""
+
+    def __init__(self, rules: Iterable[Rule[QueuePattern]] = ()) -> None:
+        """Sort the rules."""
+        default = QueueSettings()
+        others = []
+        for rule in rules:
+            if rule.pattern == QueuePattern("default"):
+                default = attrs.evolve(default, **rule.values)
+            else:
+                others.append(rule)
+        others.sort(key=lambda rule: rule.pattern.specificity)
+        super().__init__(default, others)
+        self._by_domain: dict[str, list[int]] = {}
+        self._wild: list[int] = []
+        for number, rule in enumerate(self.rules):
+            domain = rule.pattern.domain
+            positions = self._wild if "*" in domain else self._by_domain.setdefault(domain, [])
+            positions.append(number)
+        self._cached = lru_cache(maxsize=16384)(self._find)
+
+    def resolve(self, queue_name: str) -> QueueSettings:
+        """The settings of a scheduled queue.
+
+        @param queue_name: C{campaign:tenant@domain!routing_domain} or less, the domain in lower
+            case and A-labels.
+        """
+        return self._cached(queue_name) if self.rules else self.default
+
+    def _find(self, queue_name: str) -> QueueSettings:
+        name = QueueName.parse(queue_name)
+        # Starred domains sort before whole ones, so this stays in order of specificity.
+        candidates = [*self._wild, *self._by_domain.get(name.domain, ())]
+        return self.merge(
+            tuple(number for number in candidates if self.rules[number].pattern.matches(name))
+        )
