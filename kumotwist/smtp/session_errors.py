@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+
 from kumotwist.errors import KumotwistError
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
@@ -15,6 +18,7 @@ __all__ = [
     "SessionRefused",
     "SessionTLSError",
     "SessionTimeout",
+    "cause_words",
 ]
 
 #: What is being done in a phase, as it is said to operators.
@@ -93,3 +97,12 @@ class SessionProtocolError(SMTPSessionError):
 
 class SessionTLSError(SMTPSessionError):
     """TLS could not be agreed on, or the server's certificate is not good enough."""
+
+
+def cause_words(cause: BaseException | None) -> str:
+    """Why a connection was lost, in words; OpenSSL's come in tuples."""
+    if cause is None or isinstance(cause, ConnectionDone):
+        return "the connection was closed"
+    if isinstance(cause, SSL.Error) and cause.args and isinstance(cause.args[0], list):
+        return ", ".join(str(entry[-1]) for entry in cause.args[0])
+    return str(cause).rstrip(".") or type(cause).__name__

@@ -12,10 +12,25 @@ import attrs
 
 from kumotwist.settings import setting
 from kumotwist.settings.types import duration
+from kumotwist.wire.smtp.phases import Phase
 
 __all__ = ["Timeouts"]
 
 _PATIENCE = duration(0.001)
+
+_OF_PHASE = {
+    Phase.BANNER: "banner_timeout",
+    Phase.EHLO: "ehlo_timeout",
+    Phase.STARTTLS: "starttls_timeout",
+    Phase.MAIL: "mail_from_timeout",
+    Phase.RCPT: "rcpt_to_timeout",
+    Phase.DATA: "data_timeout",
+    Phase.BODY: "data_block_timeout",
+    Phase.DOT: "data_dot_timeout",
+    Phase.RSET: "rset_timeout",
+    Phase.QUIT: "quit_timeout",
+    Phase.IDLE: "idle_timeout",
+}
 
 
 @attrs.define(frozen=True)
@@ -63,3 +78,8 @@ class Timeouts:
         "How long the answer to QUIT, and then closing the connection, may take.",
         default=5.0,
     )
+
+    def of(self, phase: Phase) -> float:
+        """How long to wait in a phase."""
+        seconds: float = getattr(self, _OF_PHASE[phase])
+        return seconds

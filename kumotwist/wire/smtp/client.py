@@ -114,6 +114,7 @@ class SMTPClient:
     """One session with a server.
 
     @ivar capabilities: what the server offered in its last reply to EHLO.
+    @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
     def __init__(self, hostname: str, *, pipelining: bool = True) -> None:
@@ -126,6 +127,7 @@ class SMTPClient:
         if _HELLO_NAME.fullmatch(hostname) is None:
             raise LocalProtocolError(f"{hostname!r} cannot be said in EHLO")
         self.capabilities = NO_CAPABILITIES
+        self.replies = 0
         self._hostname = hostname
         self._may_pipeline = pipelining
         self._reader = ReplyReader()
@@ -174,6 +176,7 @@ class SMTPClient:
                 reply = self._reader.next_reply(command)
                 if reply is None:
                     break
+                self.replies += 1
                 event = self._answered(reply)
                 if event is not None:
                     return event
@@ -202,11 +205,11 @@ class SMTPClient:
         """
         if not self._awaiting_tls:
             raise LocalProtocolError("the server is not waiting for a handshake")
-        self._awaiting_tls = False
-        self._ready = False
         if not self._reader.is_empty:
             self._closed = True
             raise UnaskedReplyError("plain text behind the reply to STARTTLS")
+        self._awaiting_tls = False
+        self._ready = False
         self.capabilities = NO_CAPABILITIES
         self._needs_rset = False
         self._say_hello("EHLO")

@@ -1,0 +1,487 @@
+"""The delivery side: a Twisted protocol around the client's SMTP machine.
+
+One L{ESMTPClient} is one connection. It does one thing at a time, each a Deferred::
+
+    await client.open()
+    if client.capabilities.starttls:
+        await client.start_tls(client_tls_options("mx.example.com", verify=True))
+    outcome = await client.send(OutgoingTransaction(sender, recipients, body))
+    client.quit()
+
+What a server says about a message is in the outcome; what ends the session is an
+L{SMTPSessionError}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from OpenSSL import SSL
+from twisted.internet import error
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IReactorTime,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kumotwist.smtp.body import BodyProducer
+from kumotwist.smtp.deadline import Deadline
+from kumotwist.smtp.session_errors import (
+    PHASE_WORDS,
+    SessionLost,
+    SessionProtocolError,
+    SessionRefused,
+    SessionTimeout,
+    SessionTLSError,
+    SMTPSessionError,
+    cause_words,
+)
+from kumotwist.smtp.timeouts import Timeouts
+from kumotwist.tls.facts import PeerCheck, TLSFacts, tls_facts
+from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
+from kumotwist.wire.need_data import NEED_DATA
+from kumotwist.wire.smtp.capabilities import Capabilities
+from kumotwist.wire.smtp.client import (
+    ClientEvent,
+    Closing,
+    Finished,
+    Goodbye,
+    ProceedTLS,
+    Ready,
+    Refused,
+    SendBody,
+    SMTPClient,
+)
+from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed
+from kumotwist.wire.smtp.phases import Phase
+from kumotwist.wire.smtp.replies import Reply, one_line
+from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome, phase_word
+
+__all__ = [
+    "ESMTPClient",
+    "OutgoingTransaction",
+    "SMTPSessionError",
+    "SessionLost",
+    "SessionProtocolError",
+    "SessionRefused",
+    "SessionTLSError",
+    "SessionTimeout",
+    "Timeouts",
+    "TransactionOutcome",
+]
+
+#: Of a transport whose TLS cannot be asked.
+_UNKNOWN_TLS = TLSFacts("", "", "", False, "the transport does not tell")
+
+
+@implementer(IHandshakeListener)
+class ESMTPClient(Protocol):
+    """A session with a server: open, perhaps TLS, transactions one after another, QUIT.
+
+    @ivar capabilities: what the server offers, by its last answer to EHLO.
+    @ivar tls: the facts of the handshake; L{None} before C{start_tls} has succeeded.
+    @ivar heard: whether a single octet has come from the other side. Behind a proxy that cannot
+        report errors, silence may be the proxy's.
+    @ivar messages_sent: transactions in which somebody got the message.
+    @ivar failure: why the session has ended; L{None} while it has not, or if we said QUIT.
+    @ivar on_idle_close: called once, without arguments, if the session ends while it is idle: the
+        server closed it, said 421, or C{idle_timeout} has passed.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        *,
+        hostname: str,
+        timeouts: Timeouts | None = None,
+        peer_name: str = "",
+        pipelining: bool = True,
+    ) -> None:
+        """
+        @param clock: tells the time.
+        @param hostname: what we call ourselves in EHLO: A-labels, or an address literal.
+        @param timeouts: how long to wait for what.
+        @param peer_name: the server's name, for logs.
+        @param pipelining: use PIPELINING where it is offered.
+        @raise LocalProtocolError: if C{hostname} cannot be said in EHLO.
+        """
+        self.tls: TLSFacts | None = None
+        self.heard = False
+        self.messages_sent = 0
+        self.failure: SMTPSessionError | None = None
+        self.on_idle_close: Any = None
+        self._peer_name = peer_name
+        self._timeouts = Timeouts() if timeouts is None else timeouts
+        self._machine = SMTPClient(hostname, pipelining=pipelining)
+        self._deadline = Deadline(clock, self._expired)
+        self._armed: tuple[int, Phase] | None = None
+        self._waiter: Deferred[Any] | None = None
+        self._result: Any = None
+        self._opened = False
+        self._ending = False
+        self._transaction: OutgoingTransaction | None = None
+        self._producer: BodyProducer | None = None
+        self._tls_options: IOpenSSLClientConnectionCreator | None = None
+        self._peer_check: PeerCheck | None = None
+        self._securing = False
+        self._shaking_hands = False
+
+    def logPrefix(self) -> str:
+        """What log lines about the connection begin with."""
+        return f"ESMTPClient,{self._peer_name}" if self._peer_name else "ESMTPClient"
+
+    # -- what the owner wants --------------------------------------------------------------------
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server offers."""
+        return self._machine.capabilities
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way; only one thing can be."""
+        return self._waiter is not None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a transaction can be sent, now or when C{busy} is over."""
+        return self._opened and self.failure is None and not (self._ending or self._machine.closed)
+
+    def open(self) -> Deferred[Capabilities]:
+        """Wait for the greeting and the answer to EHLO; may be called at any time before.
+
+        Fails with L{SMTPSessionError}.
+        """
+        if self.failure is not None:
+            return fail(self.failure)
+        if self._opened:
+            return succeed(self.capabilities)
+        return self._wait()
+
+    def start_tls(self, options: IOpenSSLClientConnectionCreator) -> Deferred[TLSFacts]:
+        """Say STARTTLS, do the handshake, say EHLO again (RFC 3207).
+
+        Fails with L{SessionRefused} if the server does not want to (the session goes on in clear),
+        with L{SessionTLSError} if the handshake fails or the certificate is not good, with
+        another L{SMTPSessionError} if the session ends otherwise.
+
+        @param options: from L{kumotwist.tls.client.client_tls_options}.
+        """
+        if not self.usable:
+            return fail(self._unusable())
+        self._machine.starttls()
+        self._tls_options = options
+        waiter: Deferred[TLSFacts] = self._wait()
+        self._flush()
+        return waiter
+
+    def send(self, transaction: OutgoingTransaction) -> Deferred[TransactionOutcome]:
+        """Send a message to its recipients.
+
+        Fails with L{SMTPSessionError} if the session ends before every recipient's fate is known;
+        C{outcome} of it has what is known.
+
+        @raise LocalProtocolError: if something else is under way.
+        """
+        if not self.usable:
+            return fail(self._unusable())
+        if self.busy:
+            raise LocalProtocolError("another transaction is under way")
+        waiter: Deferred[TransactionOutcome] = self._wait()
+        self._transaction = transaction
+        try:
+            self._machine.begin(transaction)
+        except RemoteProtocolError as failure:
+            self._broken(failure)
+        self._pump()
+        return waiter
+
+    def quit(self) -> None:
+        """End the session politely: QUIT, a short wait for its answer, close.
+
+        Never blocks and never fails; what is under way is aborted.
+        """
+        if self._ending:
+            return
+        if self.busy or self._machine.closed or self._machine.phase is not Phase.IDLE:
+            self.abort()
+            return
+        self._say_goodbye()
+
+    def abort(self) -> None:
+        """End the session at once; what is under way fails with L{SessionLost}."""
+        if not self._ending and self.failure is None:
+            self._ending = True
+            if self.busy:
+                self._end(SessionLost, "the session was aborted")
+        self._ending = True
+        self._drop()
+        self._fire()
+
+    # -- Twisted ---------------------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """The connection is there: the server greets first."""
+        if self._ending:
+            self._drop()
+            return
+        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
+        if set_no_delay is not None:
+            set_no_delay(True)
+        self._arm()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Something from the server."""
+        self.heard = True
+        self._shaking_hands = False  # application data means that the handshake is over
+        self._machine.receive_data(data)
+        self._pump()
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands; the EHLO that waited for it is on its way."""
+        self._shaking_hands = False
+        self._arm()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, for whatever reason."""
+        self._deadline.stop()
+        self._stop_body()
+        if self.failure is None and not self._ending:
+            kind, text = self._describe_loss(reason)
+            self._end(kind, text, cause=reason.value)
+        if self._waiter is not None and self._result is None:
+            self._result = Failure(self._unusable())
+        self._fire()
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Handle everything that has happened, write once, then tell the owner."""
+        try:
+            while (event := self._machine.next_event()) is not NEED_DATA:
+                self._happened(event)
+        except RemoteProtocolError as failure:
+            self._broken(failure)
+        self._flush()
+        self._fire()
+
+    def _flush(self) -> None:
+        self._write_out()
+        self._arm()
+
+    def _write_out(self) -> None:
+        out = self._machine.data_to_send()
+        if out:
+            self._writer.write(out)
+
+    @property
+    def _writer(self) -> Any:
+        """The transport, which offers more than C{ITransport} says."""
+        return self.transport
+
+    def _happened(self, event: ClientEvent) -> None:
+        if isinstance(event, Finished):
+            self._finished(event.outcome)
+        elif isinstance(event, SendBody):
+            self._send_body()
+        elif isinstance(event, Ready):
+            self._ready()
+        elif isinstance(event, ProceedTLS):
+            self._begin_tls()
+        elif isinstance(event, Refused):
+            self._refused(event)
+        elif isinstance(event, Closing):
+            text = f"the server ended the idle session: {event.reply}"
+            self.failure = SessionRefused(Phase.IDLE.value, text, reply=event.reply)
+            self._close()
+        elif isinstance(event, Goodbye):
+            self._close()
+
+    def _ready(self) -> None:
+        self._opened = True
+        self._result = self.capabilities
+        if self._securing:
+            self._securing = False
+            self._result = self.tls = tls_facts(self.transport) or _UNKNOWN_TLS
+
+    def _finished(self, outcome: TransactionOutcome) -> None:
+        self._transaction = None
+        self._result = outcome
+        if any(result.delivered for result in outcome.results):
+            self.messages_sent += 1
+        if self._producer is not None:
+            self._drop()  # refused before it was sent to the end
+        elif self._machine.closed:
+            self._close()
+
+    def _refused(self, event: Refused) -> None:
+        words = PHASE_WORDS[event.phase]
+        text = f"the server refused while {words}: {event.reply}"
+        failure = SessionRefused(event.phase.value, text, reply=event.reply)
+        self._result = Failure(failure)
+        if event.phase is not Phase.STARTTLS or self._machine.closed:
+            self.failure = failure
+            if self._machine.closed:
+                self._close()
+            else:
+                self._say_goodbye()
+
+    def _begin_tls(self) -> None:
+        self._machine.discard_plaintext()
+        self._securing = self._shaking_hands = True
+        self._writer.startTLS(self._tls_options)
+        get_handle = getattr(self.transport, "getHandle", None)
+        handle = None if get_handle is None else get_handle()
+        check = handle.get_app_data() if isinstance(handle, SSL.Connection) else None
+        self._peer_check = check if isinstance(check, PeerCheck) else None
+
+    def _send_body(self) -> None:
+        assert self._transaction is not None
+        body = self._transaction.body
+        if len(body) <= CHUNK_SIZE:
+            self._writer.write(stuffed(body))
+            self._machine.body_sent()
+            return
+        self._producer = BodyProducer(self.transport, body, self._body_progressed, self._body_sent)
+        self._producer.start()
+
+    def _body_progressed(self) -> None:
+        self._deadline.set(self._timeouts.data_block_timeout)
+
+    def _body_sent(self) -> None:
+        self._producer = None
+        self._machine.body_sent()
+        self._arm()
+
+    def _stop_body(self) -> None:
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            producer.cancel()
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _broken(self, failure: RemoteProtocolError) -> None:
+        """The server does not follow the protocol."""
+        words = PHASE_WORDS[self._phase]
+        if self._ending:
+            self._drop()
+            return
+        text = one_line(f"protocol error while {words}: {failure}", 400)
+        self._end(SessionProtocolError, text, cause=failure)
+        self._drop()
+
+    def _expired(self) -> None:
+        """Nothing has come in time."""
+        if self._ending:
+            self._drop()
+            return
+        phase = self._phase
+        seconds = self._timeouts.of(phase)
+        if phase is Phase.IDLE:
+            self.failure = SessionTimeout(phase.value, f"idle for {seconds:g} s")
+            self._say_goodbye()
+            self._fire()
+            return
+        kind = SessionTLSError if self._shaking_hands else SessionTimeout
+        self._end(kind, f"timed out after {seconds:g} s while {PHASE_WORDS[phase]}")
+        self._drop()
+        self._fire()
+
+    def _end(
+        self, kind: type[SMTPSessionError], text: str, *, cause: BaseException | None = None
+    ) -> None:
+        """Let the session be over; what is under way gets the error, or the outcome it has."""
+        phase = self._phase
+        outcome = self._machine.abandon(Reply.of(421, "4.4.2", text))
+        self.failure = kind(phase_word(phase), text, outcome=outcome)
+        self.failure.__cause__ = cause
+        if self._result is None:  # else it ended well before this happened
+            decided = outcome is not None and outcome.complete
+            self._result = outcome if decided else Failure(self.failure)
+
+    def _describe_loss(self, reason: Failure) -> tuple[type[SMTPSessionError], str]:
+        """The class and the text for a connection that was lost."""
+        check, cause = self._peer_check, reason.value
+        if self._shaking_hands or (self._securing and isinstance(cause, SSL.Error)):
+            known = check.error if check is not None else ""
+            return SessionTLSError, one_line(
+                f"TLS handshake failed: {known or cause_words(cause)}", 400
+            )
+        text = f"lost connection while {PHASE_WORDS[self._phase]}"
+        if not isinstance(cause, error.ConnectionDone):
+            text = f"{text}: {cause_words(cause)}"
+        return SessionLost, one_line(text, 400)
+
+    def _unusable(self) -> SMTPSessionError:
+        return self.failure or SessionLost(Phase.IDLE.value, "the session is not open")
+
+    def _say_goodbye(self) -> None:
+        """QUIT; the connection is closed by the answer, or by the deadline."""
+        self._ending = True
+        try:
+            self._machine.quit()
+        except RemoteProtocolError:
+            self._drop()
+            return
+        self._write_out()
+        self._deadline.set(self._timeouts.quit_timeout)
+
+    def _close(self) -> None:
+        """Close the connection, but not for ever: TLS would wait for the peer's goodbye."""
+        self._ending = True
+        self._deadline.set(self._timeouts.quit_timeout)
+        self._writer.loseConnection()
+
+    def _drop(self) -> None:
+        """Close the connection at once."""
+        self._ending = True
+        self._deadline.stop()
+        self._stop_body()
+        if self.transport is not None:
+            self._writer.abortConnection()
+
+    # -- waiting ---------------------------------------------------------------------------------
+
+    @property
+    def _phase(self) -> Phase:
+        return Phase.STARTTLS if self._shaking_hands else self._machine.phase
+
+    def _arm(self) -> None:
+        """Set the deadline when what is waited for has changed; a dripping reply moves nothing."""
+        if self._ending or self.failure is not None:
+            return
+        phase = self._phase
+        mark = (self._machine.replies, phase)
+        if mark != self._armed:
+            self._armed = mark
+            self._deadline.set(self._timeouts.of(phase))
+
+    def _wait(self) -> Deferred[Any]:
+        if self._waiter is not None:
+            raise LocalProtocolError("something else is under way")
+        self._result = None
+        self._waiter = Deferred(self._cancelled)
+        return self._waiter
+
+    def _cancelled(self, _: Deferred[Any]) -> None:
+        self._waiter = None
+        self.abort()
+
+    def _fire(self) -> None:
+        """Tell the owner what has come out, at the end of a batch of events."""
+        result, waiter = self._result, self._waiter
+        if waiter is not None and result is None:
+            return
+        self._result = self._waiter = None
+        if waiter is not None:
+            if isinstance(result, TransactionOutcome) and not self.usable:
+                result = attrs.evolve(result, session_usable=False)
+            waiter.callback(result)  # a Failure makes it fail
+        elif self.failure is not None and self.on_idle_close is not None:
+            told, self.on_idle_close = self.on_idle_close, None
+            told()
