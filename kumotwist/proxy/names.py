@@ -1,0 +1,57 @@
+"""Addresses of a host whose name a client gave, where C{allow_names} permits that."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostnameResolver,
+    IHostResolution,
+    IResolutionReceiver,
+)
+from zope.interface import implementer
+
+from kumotwist.proxy.rules import plain_address
+from kumotwist.settings.types import IPAddress
+
+__all__ = ["resolve_name"]
+
+#: More addresses of one host than these are not looked at.
+_MAX_ADDRESSES = 32
+
+
+@implementer(IResolutionReceiver)
+class _Addresses:
+    """Gathers what a resolver finds."""
+
+    def __init__(self) -> None:
+        self._found: list[IPAddress] = []
+        self.resolved: Deferred[list[IPAddress]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Nothing to note."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        host: Any = getattr(address, "host", None)
+        if host is not None and len(self._found) < _MAX_ADDRESSES:
+            self._found.append(plain_address(ipaddress.ip_address(host)))
+
+    def resolutionComplete(self) -> None:
+        if not self.resolved.called:
+            self.resolved.callback(self._found)
+
+
+def resolve_name(resolver: IHostnameResolver, name: str) -> Deferred[Sequence[IPAddress]]:
+    """Find the addresses of a host.
+
+    @param resolver: such as C{reactor.nameResolver}.
+    @param name: a host name.
+    @return: fires with the addresses in the resolver's order; with none if the host is unknown.
+    """
+    addresses = _Addresses()
+    resolver.resolveHostName(addresses, name)
+    return addresses.resolved  # type: ignore[return-value]

@@ -1,0 +1,155 @@
+"""Who may go from which source address to which destination: a decision as a value."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define
+
+from kumotwist.proxy.settings import ProxyRuleSettings
+from kumotwist.settings.types import IPAddress, IPNetwork, PortRange
+
+__all__ = ["DEFAULT_PORTS", "Decision", "Rules", "plain_address"]
+
+#: The ports that need no rule: SMTP, submission with and without implicit TLS, and the port that
+#: providers offer beside 25.
+DEFAULT_PORTS = (25, 465, 587, 2525)
+
+_DEFAULT_RANGES = tuple(PortRange(port, port) for port in DEFAULT_PORTS)
+
+
+@define(frozen=True)
+class Decision:
+    """Whether something may be done.
+
+    @ivar allowed: the answer.
+    @ivar rule: what decided, such as C{[proxy-rule:trial]} or C{the default: loopback}.
+    """
+
+    allowed: bool
+    rule: str
+
+
+def plain_address(address: IPAddress) -> IPAddress:
+    """The IPv4 address behind an IPv4-mapped IPv6 address; any other address as it is."""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
+    return any(address in network for network in networks)
+
+
+def _guarded(address: IPAddress) -> str | None:
+    """Why an address is out of reach by default, if it is."""
+    if address.is_loopback:
+        return "loopback"
+    if address.is_link_local:
+        return "link-local"
+    if address.is_unspecified or (address.version == 4 and address.packed[0] == 0):
+        return "unspecified"  # connecting to 0.0.0.0 or :: reaches this host
+    if address.is_multicast or address.packed == b"\xff\xff\xff\xff":
+        return "multicast or broadcast"
+    return None
+
+
+@define(frozen=True)
+class _Rule:
+    """One C{[proxy-rule:NAME]}, ready to be matched."""
+
+    name: str
+    settings: ProxyRuleSettings
+    ports: tuple[PortRange, ...]
+
+    def concerns(self, user: str | None, client: IPAddress | None, source: IPAddress) -> bool:
+        """Whether user, client and source match."""
+        wanted = self.settings
+        return (
+            (not wanted.users or user in wanted.users)
+            and (not wanted.clients or (client is not None and _within(client, wanted.clients)))
+            and (not wanted.sources or _within(source, wanted.sources))
+        )
+
+    def reaches(self, destination: IPAddress, port: int, guarded: bool) -> bool:
+        """Whether the destination matches; an allowing rule must name a guarded one."""
+        networks = self.settings.destinations
+        if networks:
+            if not _within(destination, networks):
+                return False
+        elif guarded and self.allows:
+            return False
+        return not self.ports or any(first <= port <= last for first, last in self.ports)
+
+    @property
+    def allows(self) -> bool:
+        """Whether what matches is allowed."""
+        return self.settings.action == "allow"
+
+    @property
+    def decision(self) -> Decision:
+        """What it decides."""
+        return Decision(self.allows, f"[proxy-rule:{self.name}]")
+
+
+class Rules:
+    """The rules of one proxy, in the order of the file, and what holds where none matches.
+
+    @param rules: names and settings of all rules.
+    @param proxy: the proxy's name; rules for others are left out.
+    @param is_own: tells whether an address and a port are a listener of this process.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[tuple[str, ProxyRuleSettings]] = (),
+        proxy: str | None = None,
+        is_own: Callable[[IPAddress, int], bool] = lambda address, port: False,
+    ) -> None:
+        self._rules: Sequence[_Rule] = tuple(
+            _Rule(name, rule, rule.ports or (_DEFAULT_RANGES if rule.action == "allow" else ()))
+            for name, rule in rules
+            if rule.proxy is None or rule.proxy == proxy
+        )
+        self._is_own = is_own
+
+    def decide(
+        self,
+        user: str | None,
+        client: IPAddress | None,
+        source: IPAddress,
+        destination: IPAddress,
+        port: int,
+    ) -> Decision:
+        """Whether a connection may be made.
+
+        @param user: the name of the login, if there was one.
+        @param client: the client's address; L{None} if it has none (a Unix socket).
+        @param source: the address that the connection would leave from.
+        @param destination: where it would go.
+        @param port: the port there.
+        """
+        guard = _guarded(destination)
+        if guard is None and self._is_own(destination, port):
+            guard = "the proxy's own listener"
+        for rule in self._rules:
+            if rule.concerns(user, client, source) and rule.reaches(
+                destination, port, guard is not None
+            ):
+                return rule.decision
+        if guard is not None:
+            return Decision(False, f"the default: {guard}")
+        if port not in DEFAULT_PORTS:
+            return Decision(False, "the default: not a port for mail")
+        return Decision(True, "the default")
+
+    def decide_source(
+        self, user: str | None, client: IPAddress | None, source: IPAddress
+    ) -> Decision:
+        """Whether a source address may be chosen: refused if no destination could be allowed."""
+        for rule in self._rules:
+            if not rule.concerns(user, client, source):
+                continue
+            if rule.allows or not (rule.settings.destinations or rule.ports):
+                return rule.decision
+        return Decision(True, "the default")

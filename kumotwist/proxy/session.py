@@ -1,0 +1,481 @@
+"""One client's session: from its greeting to the line in the log.
+
+The SOCKS5 machine says what the client wants; the session asks the checker, the rules, the limits
+and the dialer, and answers. Once the destination is connected, a relay carries the stream.
+
+A client that closes its side before CONNECT is answered has left: what was begun for it is
+cancelled. At no time is a session without a deadline.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet import interfaces
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kumotwist.proxy.counters import ProxyCounters
+from kumotwist.proxy.credentials import check_login, user_name
+from kumotwist.proxy.limits import SourceLimits
+from kumotwist.proxy.names import resolve_name
+from kumotwist.proxy.outgoing import IDialer, IOutgoing, describe, rep_for
+from kumotwist.proxy.relay import Relay
+from kumotwist.proxy.route import Refusal, choose_route
+from kumotwist.proxy.rules import Rules, plain_address
+from kumotwist.proxy.settings import ProxySettings
+from kumotwist.settings.types import IPAddress
+from kumotwist.wire.errors import RemoteProtocolError
+from kumotwist.wire.need_data import NEED_DATA
+from kumotwist.wire.smtp.replies import one_line
+from kumotwist.wire.socks5.format import Address, Rep
+from kumotwist.wire.socks5.server import (
+    BindRequest,
+    ConnectRequest,
+    Credentials,
+    Event,
+    MethodsOffered,
+    SOCKS5Server,
+    Unacceptable,
+)
+
+__all__ = ["ProxySession", "SharedByProxy"]
+
+#: A client that has sent this much ahead of a reply is not read any further until it is answered.
+_EARLY = 64 * 1024
+
+_log = Logger()
+
+MakeRelay = Callable[[Any, IOutgoing, Callable[[str], None]], Relay]
+
+
+@define
+class SharedByProxy:
+    """What all sessions of one proxy share.
+
+    @ivar name: the proxy's name, for the log.
+    @ivar settings: its settings.
+    @ivar rules: who may go where.
+    @ivar limits: how much may leave from one source.
+    @ivar dialer: where outgoing connections come from.
+    @ivar make_relay: makes the relay for a client's transport and a connected outgoing side.
+    @ivar clock: drives the deadlines.
+    @ivar resolver: for names, where they are allowed.
+    @ivar checker: of logins; L{None} if there are none.
+    @ivar counters: what is counted.
+    @ivar sessions: those that run.
+    @ivar draining: whether new requests are refused because the proxy shuts down.
+    @ivar idle: fired, and forgotten, when the last session ends.
+    """
+
+    name: str
+    settings: ProxySettings
+    rules: Rules
+    limits: SourceLimits
+    dialer: IDialer
+    make_relay: MakeRelay
+    clock: interfaces.IReactorTime
+    resolver: interfaces.IHostnameResolver
+    checker: ICredentialsChecker | None = None
+    counters: ProxyCounters = field(factory=ProxyCounters)
+    sessions: set[ProxySession] = field(factory=set)
+    draining: bool = False
+    idle: Deferred[None] | None = None
+
+    def forget(self, session: ProxySession) -> None:
+        """A session has ended."""
+        self.sessions.discard(session)
+        if not self.sessions and self.idle is not None:
+            idle, self.idle = self.idle, None
+            idle.callback(None)
+
+
+@implementer(interfaces.IHalfCloseableProtocol, interfaces.IHandshakeListener)
+class ProxySession(Protocol):
+    """The protocol on a client's transport."""
+
+    def __init__(self, shared: SharedByProxy) -> None:
+        self._shared = shared
+        self._machine: SOCKS5Server | None = SOCKS5Server(
+            check_login=shared.checker is not None,
+            require_login=shared.settings.require_auth,
+            allow_names=shared.settings.allow_names,
+        )
+        self._said: list[bytes] = []
+        self._outcome: str | None = None
+        self._user: str | None = None
+        self._client: IPAddress | None = None
+        self._client_name = ""
+        self._source: IPAddress | None = None
+        self._counted_for: IPAddress | None = None
+        self._paused = False
+        self._destination: Address | None = None
+        self._outgoing: IOutgoing | None = None
+        self._waiting: Deferred[Any] | None = None
+        self._relay: Relay | None = None
+        self._encrypted = False
+        self._deadline: interfaces.IDelayedCall | None = None
+
+    # -- the transport's calls -------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        shared = self._shared
+        transport: Any = self.transport
+        self._started = shared.clock.seconds()
+        shared.counters.accepted += 1
+        shared.counters.active += 1
+        shared.sessions.add(self)
+        self._note_client(transport.getPeer())
+        if shared.counters.active > shared.settings.max_connections:
+            shared.counters.turned_away += 1
+            self.abort("turned away: max_connections are connected")
+            return
+        self._allow(shared.settings.timeout, self.abort, "timeout: no request in time")
+
+    def handshakeCompleted(self) -> None:
+        self._encrypted = True
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._relay is not None:
+            self._relay.from_client(data)
+        elif self._machine is not None:
+            try:
+                self._machine.receive_data(data)
+            except RemoteProtocolError as error:
+                self._break_off(f"protocol error: {error}")
+                return
+            self._pump()
+
+    def readConnectionLost(self) -> None:
+        if self._relay is not None:
+            self._relay.client_done()
+        else:
+            self._break_off("the client left")
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do: it was this side that closed it."""
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        if self._relay is not None:
+            self._relay.client_lost(reason)
+            return
+        if interfaces.ISSLTransport.providedBy(self.transport) and not self._encrypted:
+            self._shared.counters.tls_failures += 1
+            why = one_line(reason.getErrorMessage(), 200)
+            self._outcome = self._outcome or f"TLS handshake failed: {why}"
+        self._give_up_waiting()
+        self._end(self._outcome or "the client left")
+
+    # -- the conversation ------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Answer what the client has said so far, in one write."""
+        machine = self._machine
+        while machine is not None and not machine.is_closed:
+            try:
+                event = machine.next_event()
+            except RemoteProtocolError as error:
+                self._break_off(f"protocol error: {error}")
+                return
+            if event is NEED_DATA:
+                if machine.pending >= _EARLY and not self._paused:
+                    self._pause()
+                break
+            self._answer(event)
+            machine = self._machine
+        self._flush()
+
+    def _answer(self, event: Event) -> None:
+        machine = self._machine
+        assert machine is not None
+        if isinstance(event, MethodsOffered):
+            self._said.append(machine.choose_method())
+            if machine.is_closed:
+                self._close("no acceptable method of authentication")
+        elif isinstance(event, Credentials):
+            self._check(event)
+        elif isinstance(event, Unacceptable):
+            self._give_up_waiting()
+            self._refuse(event.rep, event.problem)
+        elif self._shared.draining:
+            self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+        elif isinstance(event, BindRequest):
+            self._bind(event.source)
+        else:
+            self._connect(event)
+
+    def _check(self, login: Credentials) -> None:
+        self._user = user_name(login.username)
+        checker = self._shared.checker
+        assert checker is not None
+        if not login.username:
+            self._refuse_login("a login without a name")
+            return
+        waiting = check_login(checker, login.username, login.password)
+        self._wait(waiting, self._login_right, self._login_wrong)
+
+    def _login_right(self, _: object) -> None:
+        assert self._machine is not None
+        self._said.append(self._machine.answer_login(True))
+
+    def _login_wrong(self, failure: Failure) -> None:
+        if failure.check(UnauthorizedLogin) is None:
+            _log.failure("{proxy}: logins cannot be checked", failure, proxy=self._name)
+        self._refuse_login("login refused")
+
+    def _refuse_login(self, outcome: str) -> None:
+        assert self._machine is not None
+        self._shared.counters.logins_refused += 1
+        self._said.append(self._machine.answer_login(False))
+        self._close(outcome)
+
+    def _bind(self, asked: Address) -> None:
+        assert self._machine is not None
+        assert not isinstance(asked.host, str)
+        source = plain_address(asked.host)
+        if not source.is_unspecified:
+            self._source = source
+            decision = self._shared.rules.decide_source(self._user, self._client, source)
+            if not decision.allowed:
+                self._refuse(Rep.NOT_ALLOWED, f"source refused by {decision.rule}")
+                return
+        try:
+            self._outgoing = self._shared.dialer.bind(source, asked.port)
+        except OSError as error:
+            self._source = source
+            self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
+            return
+        self._said.append(self._machine.bound(self._outgoing.local))
+
+    def _connect(self, request: ConnectRequest) -> None:
+        self._destination = request.destination
+        host = request.destination.host
+        if isinstance(host, str):
+            waiting = resolve_name(self._shared.resolver, host)
+            self._wait(waiting, self._name_resolved, self._not_connected)
+        else:
+            self._connect_to_one_of([plain_address(host)])
+
+    def _name_resolved(self, addresses: Sequence[IPAddress]) -> None:
+        if not addresses:
+            self._refuse(Rep.HOST_UNREACHABLE, "the host name has no address")
+        elif self._shared.draining:
+            self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+        else:
+            self._connect_to_one_of(addresses)
+
+    def _connect_to_one_of(self, addresses: Sequence[IPAddress]) -> None:
+        """Connect to the first address that source and rules permit."""
+        shared = self._shared
+        assert self._destination is not None
+        port = self._destination.port
+        bound = None if self._outgoing is None else _ip(self._outgoing.local)
+        route = choose_route(
+            shared.dialer, shared.rules, self._user, self._client, bound, addresses, port
+        )
+        if isinstance(route, Refusal):
+            self._refuse(route.rep, route.reason)
+            return
+        self._source = route.source
+        self._destination = Address(route.destination, port)
+        excess = shared.limits.acquire(route.source)
+        if excess is not None:
+            self._refuse(Rep.NOT_ALLOWED, f"refused by the limit: {excess}")
+            return
+        self._counted_for = route.source
+        self._connect_from(route.source, self._destination)
+
+    def _connect_from(self, source: IPAddress, destination: Address) -> None:
+        try:
+            outgoing = self._outgoing or self._shared.dialer.bind(source, 0)
+        except OSError as error:
+            self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
+            return
+        self._outgoing = outgoing
+        self._allow(self._shared.settings.timeout, self._connect_timed_out)
+        self._wait(outgoing.connect(destination), self._connected, self._not_connected)
+
+    def _not_connected(self, failure: Failure) -> None:
+        error = failure.value
+        if isinstance(error, OSError):
+            self._refuse(rep_for(error), f"cannot connect: {describe(error)}")
+        else:
+            _log.failure("{proxy}: a defect in connecting", failure, proxy=self._name)
+            self._refuse(Rep.GENERAL_FAILURE, "cannot connect: a defect in the proxy")
+
+    def _connected(self, local: Address) -> None:
+        """The destination is connected: the reply goes out first, then its octets may come."""
+        machine, outgoing = self._machine, self._outgoing
+        assert machine is not None
+        assert outgoing is not None
+        transport: Any = self.transport
+        self._said.append(machine.connected(local))
+        early = machine.trailing_data
+        self._machine = None
+        self._flush()
+        self._shared.counters.outbound += 1
+        self._source = plain_address(_ip(local))
+        self._relay = self._shared.make_relay(transport, outgoing, self._end)
+        self._allow(self._shared.settings.idle_timeout, self._check_idle)
+        if self._paused:
+            transport.resumeProducing()
+        self._relay.start(early)
+
+    # -- waiting for something outside the machine -----------------------------------------------
+
+    def _wait(
+        self,
+        waiting: Deferred[Any],
+        succeeded: Callable[[Any], None],
+        failed: Callable[[Failure], None],
+    ) -> None:
+        """Go on when C{waiting} has fired; until then the machine reads no further."""
+        self._waiting = waiting
+
+        def go_on(result: Any) -> None:
+            if self._waiting is not waiting:
+                return  # given up: a cancellation, or a result that nobody needs any more
+            self._waiting = None
+            if isinstance(result, Failure):
+                failed(result)
+            else:
+                succeeded(result)
+            self._pump()
+
+        waiting.addBoth(go_on)
+
+    def _give_up_waiting(self) -> None:
+        """Cancel what is under way; whatever comes of it is ignored."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.cancel()
+
+    # -- deadlines -------------------------------------------------------------------------------
+
+    def _allow(self, seconds: float, call: Callable[..., None], *args: object) -> None:
+        """Start the time that the session's present phase may take; the former phase is over."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = self._shared.clock.callLater(seconds, call, *args)
+
+    def _connect_timed_out(self) -> None:
+        self._give_up_waiting()
+        self._refuse(Rep.TTL_EXPIRED, "timeout: the destination did not answer")
+        self._flush()
+
+    def _check_idle(self) -> None:
+        assert self._relay is not None
+        clock = self._shared.clock
+        limit = self._shared.settings.idle_timeout
+        remaining = self._relay.last_activity + limit - clock.seconds()
+        if remaining <= 0:
+            self._relay.abort("idle timeout")
+        else:
+            self._allow(remaining, self._check_idle)
+
+    # -- endings ---------------------------------------------------------------------------------
+
+    def abort(self, outcome: str) -> None:
+        """End the session now, whatever it does; C{outcome} says why."""
+        if self._relay is not None:
+            self._relay.abort(outcome)
+        else:
+            self._outcome = self._outcome or outcome
+            self._machine = None
+            self._give_up_waiting()
+            transport: Any = self.transport
+            transport.abortConnection()
+
+    def _refuse(self, rep: Rep, outcome: str) -> None:
+        assert self._machine is not None
+        self._shared.counters.count_refusal(rep)
+        self._said.append(self._machine.refuse(rep))
+        self._close(f"REP {rep:02d}: {outcome}")
+
+    def _close(self, outcome: str) -> None:
+        """Say what is left to be said, then close; the client has C{timeout} to take it."""
+        self._outcome = self._outcome or outcome
+        self._machine = None
+        self._flush()
+        transport: Any = self.transport
+        transport.loseConnection()
+        self._close_outgoing()
+        self._allow(self._shared.settings.timeout, self.abort, outcome)
+
+    def _break_off(self, outcome: str) -> None:
+        self._give_up_waiting()
+        self._close(outcome)
+
+    def _close_outgoing(self) -> None:
+        if self._outgoing is not None:
+            self._outgoing.close()
+        counted_for, self._counted_for = self._counted_for, None
+        if counted_for is not None:
+            self._shared.limits.release(counted_for)
+
+    def _end(self, outcome: str) -> None:
+        """Every connection is gone: count, and write the session's line."""
+        shared = self._shared
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._close_outgoing()
+        shared.counters.active -= 1
+        relay = self._relay
+        if relay is None:
+            shared.counters.failed += 1
+        else:
+            shared.counters.completed += 1
+        _log.info(
+            "{proxy} {client} user={user!r} source={source} destination={destination} "
+            "out={to_destination} back={to_client} seconds={seconds:.3f}: {outcome}",
+            proxy=self._name,
+            client=self._client_name,
+            user="-" if self._user is None else one_line(self._user, 255),
+            source="-" if self._source is None else str(self._source),
+            destination="-" if self._destination is None else str(self._destination),
+            to_destination=relay.to_destination if relay else 0,
+            to_client=relay.to_client if relay else 0,
+            seconds=shared.clock.seconds() - self._started,
+            outcome=outcome,
+        )
+        shared.forget(self)
+
+    # -- small things ----------------------------------------------------------------------------
+
+    @property
+    def _name(self) -> str:
+        return f"[proxy:{self._shared.name}]"
+
+    def _note_client(self, peer: Any) -> None:
+        host = getattr(peer, "host", None)
+        if host is None:
+            self._client_name = "a local socket"
+            return
+        self._client = plain_address(ipaddress.ip_address(host))
+        self._client_name = str(Address(self._client, peer.port))
+
+    def _flush(self) -> None:
+        if self._said:
+            transport: Any = self.transport
+            transport.write(b"".join(self._said))
+            self._said.clear()
+
+    def _pause(self) -> None:
+        self._paused = True
+        transport: Any = self.transport
+        transport.pauseProducing()
+
+
+def _ip(address: Address) -> IPAddress:
+    """The IP address of a socket's name, which is never a host name."""
+    assert not isinstance(address.host, str)
+    return address.host
