@@ -235,7 +235,7 @@ class SMTPServer:
         if settle is not None:
             settle(self, event, reply)
         if reply.code == 421:
-            self._close()
+            self.stop()
         return _wire_form(reply)
 
     def refuse_body(self, reply: Reply) -> None:
@@ -249,12 +249,13 @@ class SMTPServer:
 
     def hang_up(self, reply: Reply) -> bytes:
         """End the session unasked, or instead of the answer that is owed (RFC 5321, 3.8)."""
-        self._owed = None
-        self._close()
+        self.stop()
         return _wire_form(reply)
 
-    def _close(self) -> None:
+    def stop(self) -> None:
+        """End the session without a word, and forget all that was received."""
         self.closed = True
+        self._owed = None
         self._buffer = b""
         self._offset = 0
         self._body = None
@@ -457,7 +458,7 @@ class SMTPServer:
         self._tls = True
 
     def _settle_quit(self, event: Quit, reply: Reply) -> None:
-        self._close()
+        self.stop()
 
 
 _COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {

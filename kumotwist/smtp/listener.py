@@ -1,0 +1,155 @@
+"""A listener for ESMTP: what its sessions share, from the first connection to the shutdown."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from kumotwist.interfaces import IReception
+from kumotwist.smtp.relay import RelayControl
+from kumotwist.smtp.server_budget import ReceptionBudget
+from kumotwist.smtp.server_protocol import (
+    SHUTTING_DOWN,
+    TOO_MANY_CONNECTIONS,
+    ESMTPServerProtocol,
+)
+from kumotwist.smtp.settings import ListenerSettings
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["ESMTPListenerFactory"]
+
+
+@implementer(IProtocolFactory)
+class ESMTPListenerFactory:
+    """Makes the sessions of one listener.
+
+    @param reactor: tells the time.
+    @param settings: the listener's section.
+    @param reception: decides, and takes the messages.
+    @param tls_context_factory: makes the OpenSSL contexts (see L{kumotwist.tls.server}); without
+        one there is no TLS.
+    @param node_hostname: the listener's name where the settings have none; by default the
+        machine's.
+    @ivar sessions: the connections that are open now.
+    @raise ValueError: if the settings want implicit TLS and there is no context factory.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        settings: ListenerSettings,
+        reception: IReception,
+        tls_context_factory: Any = None,
+        node_hostname: str | None = None,
+    ) -> None:
+        implicit = settings.tls == "implicit"
+        if implicit and tls_context_factory is None:
+            raise ValueError("implicit TLS needs a TLS context factory")
+        self.reactor = reactor
+        self.settings = settings
+        self.reception = reception
+        self.tls_context_factory = tls_context_factory
+        self.options = settings.server_options(node_hostname or socket.getfqdn())
+        self.can_start_tls = settings.tls == "starttls" and tls_context_factory is not None
+        self.relay = RelayControl(settings.relay_hosts, settings.relay_to)
+        self.budget = ReceptionBudget(settings.max_octets_in_reception)
+        self.sessions: set[ESMTPServerProtocol] = set()
+        self._draining = False
+        self._full = False
+        self._gone: list[Deferred[None]] = []
+        self._tls_wrapper: TLSMemoryBIOFactory | None = None
+        if implicit:
+            sessions = Factory.forProtocol(self._build_session)
+            sessions.noisy = False
+            self._tls_wrapper = TLSMemoryBIOFactory(
+                tls_context_factory, False, sessions, clock=reactor
+            )
+            self._tls_wrapper.noisy = False
+
+    def doStart(self) -> None:
+        """A port begins to listen."""
+
+    def doStop(self) -> None:
+        """A port listens no more; the sessions go on."""
+
+    def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
+        """Make the protocol of a new connection."""
+        if self._tls_wrapper is not None:
+            return self._tls_wrapper.buildProtocol(addr)
+        return self._build_session()
+
+    def _build_session(self) -> ESMTPServerProtocol:
+        return ESMTPServerProtocol(self, tls=self._tls_wrapper is not None)
+
+    def admit(self, session: ESMTPServerProtocol) -> Reply | None:
+        """A session begins.
+
+        @return: the reply that it must be refused with, if it must.
+        """
+        self.sessions.add(session)
+        if self._draining:
+            return SHUTTING_DOWN
+        if len(self.sessions) <= self.settings.max_connections:
+            return None
+        if not self._full:
+            # Said once: whoever opens thousands of connections shall not fill the log as well.
+            self._full = True
+            self._log.warn(
+                "{listener}: more than {limit} connections, refusing further ones",
+                listener=self.settings.name,
+                limit=self.settings.max_connections,
+            )
+        return TOO_MANY_CONNECTIONS
+
+    def forget(self, session: ESMTPServerProtocol) -> None:
+        """A session is over."""
+        self.sessions.discard(session)
+        if self._full and len(self.sessions) < self.settings.max_connections:
+            self._full = False
+            self._log.info("{listener}: connections again", listener=self.settings.name)
+        if not self.sessions:
+            gone, self._gone = self._gone, []
+            for waiting in gone:
+                waiting.callback(None)
+
+    def stop_accepting(self, timeout: float = 30.0) -> Deferred[None]:
+        """Send the clients away: the idle ones now, the others after the message they are sending.
+
+        The port is for the caller to close.
+
+        @param timeout: seconds after which connections are cut, whatever they are doing.
+        @return: fires when there is no session left.
+        """
+        self._draining = True
+        done: Deferred[None] = Deferred()
+        for session in list(self.sessions):
+            session.drain()
+        if not self.sessions:
+            done.callback(None)
+            return done
+        self._gone.append(done)
+        cut = self.reactor.callLater(timeout, self._cut)
+
+        def stop_waiting(result: None) -> None:
+            if cut.active():
+                cut.cancel()
+
+        return done.addCallback(stop_waiting)
+
+    def _cut(self) -> None:
+        self._log.warn(
+            "{listener}: cutting {count} connections",
+            listener=self.settings.name,
+            count=len(self.sessions),
+        )
+        for session in list(self.sessions):
+            session.abort()

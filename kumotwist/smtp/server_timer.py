@@ -1,0 +1,54 @@
+"""One timer for all that a session waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+__all__ = ["SessionTimer"]
+
+
+class SessionTimer:
+    """Calls back when what was waited for has not come in time.
+
+    Moving the deadline costs no more than an assignment: the delayed call is left where it is and
+    looks, when it comes, how long there is still to wait.
+
+    @param clock: tells the time.
+    @param expired: called once each time the deadline has passed.
+    """
+
+    def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
+        self._clock = clock
+        self._expired = expired
+        self._deadline = 0.0
+        self._call: IDelayedCall | None = None
+
+    def allow(self, seconds: float) -> None:
+        """Wait for so many seconds from now, and no longer."""
+        self.allow_until(self._clock.seconds() + seconds)
+
+    def allow_until(self, deadline: float) -> None:
+        """Wait until then, by the clock's time, and no longer."""
+        self._deadline = deadline
+        call = self._call
+        if call is not None:
+            if call.getTime() <= deadline:
+                return
+            call.cancel()
+        self._call = self._clock.callLater(max(deadline - self._clock.seconds(), 0), self._due)
+
+    def stop(self) -> None:
+        """Wait for nothing any more."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _due(self) -> None:
+        self._call = None
+        left = self._deadline - self._clock.seconds()
+        if left > 0:
+            self._call = self._clock.callLater(left, self._due)
+        else:
+            self._expired()

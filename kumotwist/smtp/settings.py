@@ -1,0 +1,269 @@
+"""What can be configured about ESMTP listeners and sinks; the names are KumoMTA's where it has
+the thing."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Literal, cast
+
+import attrs
+
+from kumotwist.settings import Problem, SettingType, setting
+from kumotwist.settings.types import (
+    BOOLEAN,
+    HOST_NAME,
+    NETWORKS,
+    READABLE_FILE,
+    SERVER_ENDPOINT,
+    SIZE,
+    TEXT,
+    IPNetwork,
+    choice,
+    duration,
+    integer,
+    list_of,
+    parse_domain,
+)
+from kumotwist.wire.smtp.body import LineEndings
+from kumotwist.wire.smtp.replies import EnhancedCode, Reply
+from kumotwist.wire.smtp.server import ServerOptions
+
+__all__ = ["DOMAIN_PATTERN", "REPLY", "ListenerSettings", "SinkSettings"]
+
+_LOOPBACK: tuple[IPNetwork, ...] = (
+    ipaddress.ip_network("127.0.0.0/8"),
+    ipaddress.ip_network("::1/128"),
+)
+
+
+def _parse_domain_pattern(text: str) -> str:
+    word = text.strip()
+    if word == "*":
+        return word
+    if word.startswith("*."):
+        return "*." + parse_domain(word[2:])
+    return parse_domain(word)
+
+
+#: A domain, C{*.domain} for all below it, or C{*} for every domain.
+DOMAIN_PATTERN: SettingType[str] = SettingType("domain pattern", _parse_domain_pattern)
+
+
+def _parse_reply(text: str) -> Reply:
+    wrong = f"{text!r} is not a refusal (such as 451 4.3.2 try again later)"
+    code, _, rest = text.strip().partition(" ")
+    if len(code) != 3 or not code.isdecimal() or code[0] not in "45" or not text.isprintable():
+        raise ValueError(wrong)
+    first, _, words = rest.partition(" ")
+    try:
+        enhanced = EnhancedCode.parse(first)
+    except ValueError:
+        return Reply(int(code), None, (rest,))
+    if enhanced.klass != int(code[0]):
+        raise ValueError(f"{text!r}: the codes {code} and {enhanced} contradict each other")
+    return Reply(int(code), enhanced, (words,))
+
+
+#: A 4xx or 5xx reply as it stands on the wire.
+REPLY: SettingType[Reply] = SettingType("refusal", _parse_reply)
+
+_TLS = choice("starttls", "implicit", "none")
+_LINE_ENDINGS = choice("Deny", "Allow", "Fix")
+
+
+def _pair_of_files(certificate: str | None, key: str | None) -> Iterable[Problem]:
+    """A certificate needs its key, and the other way round."""
+    if certificate is not None and key is None:
+        yield Problem(("tls_certificate", "tls_private_key"), "tls_private_key is missing")
+    if key is not None and certificate is None:
+        yield Problem(("tls_private_key", "tls_certificate"), "tls_certificate is missing")
+
+
+@attrs.define(frozen=True)
+class ListenerSettings:
+    """An ESMTP listener.
+
+    @ivar name: the section's name.
+    """
+
+    name: str = attrs.field(default="", kw_only=True)
+    listen: str = setting(
+        SERVER_ENDPOINT,
+        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
+        default="tcp:2525:interface=127.0.0.1",
+    )
+    hostname: str | None = setting(
+        HOST_NAME,
+        "The name in the greeting, in the answer to EHLO and in Received fields.",
+        default=None,
+        default_doc="the node's hostname",
+    )
+    banner: str = setting(TEXT, "What follows the name in the greeting.", default="kumotwist")
+    relay_hosts: tuple[IPNetwork, ...] = setting(
+        NETWORKS, "Clients that may send to any domain.", default=_LOOPBACK
+    )
+    relay_to: tuple[str, ...] = setting(
+        list_of(DOMAIN_PATTERN),
+        "Domains that mail is accepted for from anybody; `*.DOMAIN` stands for all domains below "
+        "DOMAIN, `*` for every domain.",
+        default=(),
+    )
+    max_message_size: int = setting(
+        SIZE, "The largest message that is taken; advertised with SIZE.", default=20 * 1024 * 1024
+    )
+    max_recipients_per_message: int = setting(
+        integer(minimum=1), "Recipients of one transaction; more get a 452.", default=1024
+    )
+    max_messages_per_connection: int = setting(
+        integer(minimum=1), "Messages of one connection; the next MAIL gets a 421.", default=10000
+    )
+    max_connections: int = setting(
+        integer(minimum=1), "Connections at one time; more get a 421.", default=32768
+    )
+    client_timeout: float = setting(
+        duration(1),
+        "How long a client may be silent, and how long one command may take to arrive.",
+        default=60.0,
+    )
+    data_timeout: float = setting(
+        duration(1), "How long one message may take to arrive.", default=3600.0
+    )
+    session_timeout: float = setting(
+        duration(1),
+        "How long a connection may last; after that the next command gets a 421.",
+        default=86400.0,
+    )
+    data_processing_timeout: float = setting(
+        duration(1),
+        "How long a message may take to be stored; after that the client gets a 451 and the "
+        "message is not kept.",
+        default=300.0,
+    )
+    max_octets_in_reception: int = setting(
+        SIZE,
+        "Memory for messages that are just being received, over all connections of this listener; "
+        "what does not fit gets a 452.",
+        default=512 * 1024 * 1024,
+    )
+    tls: Literal["starttls", "implicit", "none"] = setting(
+        cast("SettingType[Literal['starttls', 'implicit', 'none']]", _TLS),
+        "Whether clients may begin TLS with STARTTLS, must begin with it at once, or cannot.",
+        default="starttls",
+    )
+    tls_certificate: str | None = setting(
+        READABLE_FILE,
+        "The certificate (PEM), followed by its chain.",
+        default=None,
+        default_doc="a self-signed one, made in the state directory",
+    )
+    tls_private_key: str | None = setting(
+        READABLE_FILE, "The certificate's private key (PEM).", default=None
+    )
+    invalid_line_endings: LineEndings = setting(
+        cast("SettingType[LineEndings]", _LINE_ENDINGS),
+        "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
+        "each of them becomes a CRLF. None of them ever ends a message.",
+        default="Deny",
+    )
+    line_length_hard_limit: int = setting(
+        integer(),
+        "Octets that a line of a message may have; longer ones are refused. 0: any number "
+        "(RFC 5321, 4.5.3.1, wants receivers to impose no limit).",
+        default=0,
+    )
+    trace_headers: bool = setting(
+        BOOLEAN, "Whether a Received field is put on top of each message.", default=True
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        """What does not fit together."""
+        yield from _pair_of_files(self.tls_certificate, self.tls_private_key)
+        if self.max_message_size < 1024:
+            yield Problem(("max_message_size",), "messages need at least 1024 bytes")
+        if self.max_octets_in_reception < self.max_message_size:
+            yield Problem(
+                ("max_octets_in_reception", "max_message_size"),
+                "one message of max_message_size does not fit into max_octets_in_reception",
+            )
+
+    def server_options(self, node_hostname: str) -> ServerOptions:
+        """What the wire machine needs to know.
+
+        @param node_hostname: stands in for a C{hostname} that is not configured.
+        """
+        return ServerOptions(
+            hostname=self.hostname or node_hostname,
+            banner=self.banner,
+            max_message_size=self.max_message_size,
+            max_recipients=self.max_recipients_per_message,
+            max_messages=self.max_messages_per_connection,
+            line_endings=self.invalid_line_endings,
+            line_length_limit=self.line_length_hard_limit,
+        )
+
+
+_STAGES = choice("connect", "mail", "rcpt", "data")
+
+
+@attrs.define(frozen=True)
+class SinkSettings:
+    """A sink for trials.
+
+    @ivar name: the section's name.
+    """
+
+    name: str = attrs.field(default="", kw_only=True)
+    listen: str = setting(
+        SERVER_ENDPOINT,
+        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
+        default="tcp:2526:interface=127.0.0.1",
+    )
+    hostname: str | None = setting(
+        HOST_NAME,
+        "The name in the greeting and in the answer to EHLO.",
+        default=None,
+        default_doc="the node's hostname",
+    )
+    max_message_size: int = setting(
+        SIZE, "The largest message that is taken.", default=50 * 1024 * 1024
+    )
+    tls: Literal["starttls", "implicit", "none"] = setting(
+        cast("SettingType[Literal['starttls', 'implicit', 'none']]", _TLS),
+        "Whether clients may begin TLS with STARTTLS, must begin with it at once, or cannot.",
+        default="starttls",
+    )
+    tls_certificate: str | None = setting(
+        READABLE_FILE,
+        "The certificate (PEM), followed by its chain.",
+        default=None,
+        default_doc="a self-signed one, made in the state directory",
+    )
+    tls_private_key: str | None = setting(
+        READABLE_FILE, "The certificate's private key (PEM).", default=None
+    )
+    refuse: Reply | None = setting(
+        REPLY,
+        "Refuse with this reply, such as `451 4.3.2 try again later`; a 421 also hangs up.",
+        default=None,
+        default_doc="everything is accepted",
+    )
+    refuse_at: str = setting(
+        _STAGES,
+        "Where: when the client connects, at MAIL, at RCPT, or after the message (`data`).",
+        default="data",
+    )
+    refuse_percent: int = setting(
+        integer(0, 100), "How many of a hundred are refused, evenly spread.", default=100
+    )
+    refuse_every: int = setting(
+        integer(), "Refuse every Nth instead of a percentage; 0: the percentage.", default=0
+    )
+    delay: float = setting(duration(0), "How long answers are held back.", default=0.0)
+    delay_at: str = setting(_STAGES, "Which answers: the same words.", default="data")
+
+    def problems(self) -> Iterable[Problem]:
+        """What does not fit together."""
+        yield from _pair_of_files(self.tls_certificate, self.tls_private_key)
+        if self.max_message_size < 1024:
+            yield Problem(("max_message_size",), "messages need at least 1024 bytes")
