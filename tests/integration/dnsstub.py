@@ -7,6 +7,7 @@ import dns.message
 import dns.rcode
 import dns.rrset
 from twisted.internet import reactor as global_reactor
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import IReactorUDP
 from twisted.internet.protocol import DatagramProtocol
@@ -22,14 +23,20 @@ class NameServer(DatagramProtocol):
         C{["10 mx1.example.com."]}. Names are in lower case, without their last dot.
     @ivar fail: names that are answered with SERVFAIL.
     @ivar questions: what was asked.
-    @ivar port: where it listens on 127.0.0.1.
     """
 
     def __init__(self, zone: dict[tuple[str, str], list[str]]) -> None:
         self.zone = zone
         self.fail: set[str] = set()
         self.questions: list[tuple[str, str]] = []
-        self.port = 0
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+        assert self.transport is not None
+        address = self.transport.getHost()
+        assert isinstance(address, IPv4Address)
+        return address.port
 
     def datagramReceived(self, datagram: bytes, address: tuple[str, int]) -> None:
         """Answer one question."""
@@ -54,7 +61,6 @@ class NameServer(DatagramProtocol):
 def start_name_server(test: TestCase, zone: dict[tuple[str, str], list[str]]) -> NameServer:
     """Start it on a free port; it is gone when the test is over."""
     server = NameServer(zone)
-    port = IReactorUDP(global_reactor).listenUDP(0, server, interface="127.0.0.1")
-    server.port = port.getHost().port
+    port = IReactorUDP(global_reactor).listenUDP(0, server, "127.0.0.1", 8192)
     test.addCleanup(maybeDeferred, port.stopListening)
     return server

@@ -7,6 +7,7 @@ test with one line.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -113,17 +114,20 @@ listen outboundsmtp
 async def start_haproxy(test: TestCase, configuration: str | None = None) -> tuple[Child, int]:
     """Start HAProxy as a forward proxy.
 
-    @param configuration: its file, listening on port 2526, which is replaced by a free one;
-        L{SEED_HAPROXY_CFG} if absent.
+    @param configuration: its file, whose port is replaced by a free one; L{SEED_HAPROXY_CFG} if
+        absent.
     @return: the process and the port of its C{accept-proxy} listener.
     """
     haproxy = find("haproxy")
-    require_root("HAProxy's usesrc clientip sends from addresses that it does not own")
     port = free_port()
     directory = Path(test.mktemp()).absolute()
     directory.mkdir(parents=True)
     path = directory / "haproxy.cfg"
-    text = (configuration or SEED_HAPROXY_CFG).replace(":2526 ", f":{port} ")
+    text = configuration or SEED_HAPROXY_CFG
+    text, number = re.subn(
+        r"(?m)^( *bind \S*:)\d+ accept-proxy", rf"\g<1>{port} accept-proxy", text
+    )
+    assert number == 1, text
     path.write_text(text, encoding="utf-8")
     child = Child(test, "haproxy", [haproxy, "-db", "-V", "-f", str(path)], directory=directory)
     await child.wait_for_listening(port)

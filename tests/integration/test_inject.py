@@ -8,6 +8,7 @@ from pathlib import Path
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.integration import parts
 from tests.integration.client import MESSAGE, send_mail
 from tests.integration.configurations import direct
 from tests.integration.processes import CHECKOUT, run
@@ -75,40 +76,57 @@ class InjectTests(TestCase):
 class ShippedConfigurationTests(TestCase):
     """C{etc/kumo.ini}, on ports of the test's own."""
 
-    async def test_shows_the_whole_idea(self) -> None:
-        """It starts, says what listens where and what to try next; mail for any domain ends in the
-        sink, and nothing leaves the machine."""
+    async def start(self, haproxy: int | None = None) -> Kumo:
+        """Start it, with the two lines that turn HAProxy on if there is one."""
         text = (CHECKOUT / "etc" / "kumo.ini").read_text(encoding="utf-8")
-        ports: dict[str, int] = {}
-
-        def replace(match: re.Match[str]) -> str:
-            port = ports.setdefault(match.group(1), free_port())
-            return f"127.0.0.1:{port}"
-
-        active = "\n".join(line for line in text.splitlines() if not line.startswith(("#", ";")))
-        active = re.sub(r"127\.0\.0\.1:(\d+)", replace, active)
-        active = re.sub(r"\[127\.0\.0\.1\]:(\d+)", lambda m: f"[{replace(m)}", active)
-        active = re.sub(r"\[127\.0\.0\.1:(\d+)", r"[127.0.0.1]:\1", active)
-        self.assertIn("2525", ports, text)
+        self.ports = {number: free_port() for number in ("2525", "2526", "5000", "8000")}
+        if haproxy is not None:
+            self.ports["2527"] = haproxy
+            self.assertIn("#     via-haproxy = 1\n", text)
+            text = text.replace("via-haproxy = 0", "via-haproxy = 1")
+        for number, port in self.ports.items():
+            text = re.sub(rf"(?m)^([^#;]*\b){number}$", rf"\g<1>{port}", text)
         directory = Path(self.mktemp()).absolute()
         directory.mkdir()
-        (directory / "kumo.ini").write_text(active, encoding="utf-8")
-        kumo = Kumo(self, directory / "kumo.ini", directory / "var", ports["2525"])
-        await kumo.wait_for_listening(ports["2525"])
+        (directory / "kumo.ini").write_text(text, encoding="utf-8")
+        listener = self.ports["2525"]
+        kumo = Kumo(self, directory / "kumo.ini", directory / "var", listener)
+        await kumo.wait_for_listening(listener)
+        return kumo
+
+    async def inject(self, number: int) -> None:
+        """One message is delivered, and C{kumo inject} says so."""
+        command = kumo_command(
+            "inject", "--to", f"you{number}@domain{number}.example.com",
+            "--server", f"127.0.0.1:{self.ports['2525']}",
+            "--endpoint", f"http://127.0.0.1:{self.ports['8000']}",
+        )  # fmt: skip
+        done = await deferToThread(run, command)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    async def test_shows_the_whole_idea(self) -> None:
+        """It starts, says what listens where and what to try next; mail for any domain ends in the
+        sink, directly and through the proxy."""
+        kumo = await self.start()
         await kumo.wait_for_output(r"kumo inject --to")
-        self.assertIn(str(ports["2525"]), kumo.output())
-        ways = set()
-        for number in range(12):
-            command = kumo_command(
-                "inject", "--to", f"you{number}@example.com",
-                "--server", f"127.0.0.1:{ports['2525']}",
-                "--endpoint", f"http://127.0.0.1:{ports.get('8000', 8000)}",
-            )  # fmt: skip
-            done = await deferToThread(run, command)
-            self.assertEqual(done.returncode, 0, done.stdout)
-        for record in await kumo.wait_for_records(12, type="Delivery"):
-            ways.add((record["source_address"] or {}).get("protocol"))
+        for port in self.ports.values():
+            self.assertIn(str(port), kumo.output())
+        self.assertRegex(kumo.output(), r"(?i)trial")
+        for number in range(6):
+            await self.inject(number)
+        records = await kumo.wait_for_records(6, type="Delivery")
+        ways = {record["source_address"]["protocol"] for record in records}
         self.assertEqual(ways, {None, "socks5"})
+
+    async def test_with_haproxy(self) -> None:
+        """With the two lines, mail leaves through the shipped HAProxy as well."""
+        _, port = await parts.start_haproxy(self, parts.shipped_haproxy_cfg())
+        kumo = await self.start(port)
+        for number in range(9):
+            await self.inject(number)
+        records = await kumo.wait_for_records(9, type="Delivery")
+        ways = {record["source_address"]["protocol"] for record in records}
+        self.assertEqual(ways, {None, "socks5", "haproxy"})
 
 
 class SinkTests(TestCase):
