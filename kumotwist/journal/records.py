@@ -149,4 +149,5 @@ def make_record(
 
 def render_time(moment: float) -> str:
     """A moment in UTC as RFC 3339 writes it, with microseconds: C{2026-01-31T12:00:00.000000Z}."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # isoformat takes half the time of strftime, and "+00:00" is what Z stands for.
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -1,0 +1,24 @@
+"""Names to hosts and addresses, without blocking and without trusting the network.
+
+L{Resolver} answers the two questions of a mail transfer agent: where does this domain's mail go
+(L{Resolver.lookup_mx}), and which addresses has this host (L{Resolver.lookup_addresses}). Beneath
+it L{kumotwist.dns.client} remembers answers and L{kumotwist.dns.exchange} asks name servers over
+UDP and TCP; dnspython reads and writes the octets and does nothing else here.
+
+An error is permanent only when DNS says so (L{DNSError}): no answer is never taken for "no".
+"""
+
+from kumotwist.dns.errors import DNSError
+from kumotwist.dns.exchangers import MailExchangers, site_name
+from kumotwist.dns.resolver import Resolver
+from kumotwist.dns.settings import DNSSettings
+from kumotwist.dns.system import system_nameservers
+
+__all__ = [
+    "DNSError",
+    "DNSSettings",
+    "MailExchangers",
+    "Resolver",
+    "site_name",
+    "system_nameservers",
+]

@@ -1,0 +1,117 @@
+"""Answers for everybody who asks: from the cache, from a look-up under way, or from a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
+from twisted.python.failure import Failure
+
+from kumotwist.dns.answers import Answer, Question
+from kumotwist.dns.cache import ExpiringCache
+from kumotwist.dns.errors import DNSError
+from kumotwist.dns.exchange import Exchange
+from kumotwist.settings.types import HostPort
+
+__all__ = ["Asker", "DNSClient"]
+
+_CACHE_SIZE = 32768
+#: So many look-ups at once (KumoMTA's number); the others wait for their turn.
+_CONCURRENCY = 128
+#: A failure is remembered for a moment, so that a broken domain is not asked for again by
+#: every message that goes there (RFC 9520, 3.2).
+_FAILURE_TTL = 5.0
+
+
+class Asker(Protocol):
+    """Whatever can be asked: the real client, or a fake one."""
+
+    def ask(self, question: Question) -> Deferred[Answer]:
+        """Fires with the answer; fails with L{DNSError}."""
+
+
+class DNSClient:
+    """Asks name servers, remembers what they said, and asks the same question only once at a
+    time."""
+
+    def __init__(self, reactor: Any, servers: Sequence[HostPort], timeout: float) -> None:
+        """@param reactor: provides C{IReactorTime}, C{IReactorUDP} and C{IReactorTCP}.
+        @param servers: at least one.
+        @param timeout: seconds for one look-up.
+        """
+        self._reactor = reactor
+        self._servers = list(servers)
+        self._timeout = timeout
+        self._cache: ExpiringCache[Answer | DNSError] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
+        self._turns = DeferredSemaphore(_CONCURRENCY)
+        self._under_way: dict[Question, _Lookup] = {}
+
+    def ask(self, question: Question) -> Deferred[Answer]:
+        """Look a name up.
+
+        @return: fires with the answer; fails with L{DNSError}. Cancelling it ends the look-up if
+            nobody else waits for it.
+        """
+        known = self._cache.get(question)
+        if isinstance(known, Answer):
+            return succeed(known)
+        if known is not None:
+            return fail(DNSError(known.domain, known.text, permanent=known.permanent))
+        lookup = self._under_way.get(question)
+        if lookup is None:
+            lookup = self._under_way[question] = _Lookup()
+            waiter = lookup.wait()
+            lookup.work = self._turns.run(self._exchange, question)
+            lookup.work.addBoth(self._done, question, lookup)
+            return waiter
+        return lookup.wait()
+
+    def _exchange(self, question: Question) -> Deferred[Answer]:
+        exchange = Exchange(self._reactor, question, tuple(self._servers), self._timeout)
+        return exchange.start().addCallback(self._prefer, exchange)
+
+    def _prefer(self, answer: Answer, exchange: Exchange) -> Answer:
+        """Ask the server that answered first from now on: the others may be dead."""
+        server = exchange.server
+        if server is not None and server != self._servers[0]:
+            self._servers.remove(server)
+            self._servers.insert(0, server)
+        return answer
+
+    def _done(self, outcome: Answer | Failure, question: Question, lookup: _Lookup) -> None:
+        if self._under_way.get(question) is lookup:
+            del self._under_way[question]
+        if isinstance(outcome, Answer):
+            self._cache.put(question, outcome, outcome.ttl)
+        elif isinstance(outcome.value, DNSError):
+            self._cache.put(question, outcome.value, _FAILURE_TTL)
+        lookup.fire(outcome)
+
+
+class _Lookup:
+    """A look-up under way and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.work: Deferred[Any] | None = None
+        self._waiters: list[Deferred[Answer]] = []
+
+    def wait(self) -> Deferred[Answer]:
+        """Wait, too."""
+        waiter: Deferred[Answer] = Deferred(self._cancelled)
+        self._waiters.append(waiter)
+        return waiter
+
+    def _cancelled(self, waiter: Deferred[Answer]) -> None:
+        self._waiters.remove(waiter)
+        if not self._waiters and self.work is not None:
+            self.work.cancel()
+
+    def fire(self, outcome: Answer | Failure) -> None:
+        """Tell everybody."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if isinstance(outcome, Failure):
+                waiter.errback(outcome)
+            else:
+                waiter.callback(outcome)

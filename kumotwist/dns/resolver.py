@@ -1,0 +1,172 @@
+"""What mail asks of DNS: a domain's exchangers (RFC 5321, 5.1) and a host's addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import random
+import re
+from typing import Any
+
+import dns.exception
+import dns.name
+import dns.rdatatype
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from kumotwist.dns.answers import Answer, Question
+from kumotwist.dns.client import Asker, DNSClient
+from kumotwist.dns.errors import DNSError
+from kumotwist.dns.exchangers import MailExchangers, in_order, site_name
+from kumotwist.dns.settings import DNSSettings
+from kumotwist.dns.system import system_nameservers
+from kumotwist.interfaces import IResolver
+from kumotwist.settings.types import IPAddress
+
+__all__ = ["Resolver"]
+
+# Host names as they are in use, underscores included; what dnspython would take beyond that are
+# escapes and octets that no mail host is called by.
+_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+_LITERAL = re.compile(r"\[(?:ipv6:)?([0-9a-f:.]+)\]")
+#: A domain that has more exchangers is tried at the best of them.
+_MAX_HOSTS = 32
+#: A host that has more addresses is tried at these.
+_MAX_ADDRESSES = 32
+
+
+@implementer(IResolver)
+class Resolver:
+    """Looks up mail exchangers and addresses; nothing blocks, every look-up ends in time."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: DNSSettings,
+        *,
+        asker: Asker | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Nothing is asked yet; without configured name servers C{/etc/resolv.conf} is read.
+
+        @param reactor: provides C{IReactorTime}, C{IReactorUDP} and C{IReactorTCP}.
+        @param asker: answers the questions instead of name servers.
+        @param chance: shuffles hosts and addresses.
+        """
+        self._hosts = settings.hosts
+        self._asker = asker or DNSClient(
+            reactor, settings.nameservers or system_nameservers(), settings.timeout
+        )
+        self._chance = chance or random.Random()
+
+    # -- mail exchangers ---------------------------------------------------------------------
+
+    def lookup_mx(self, domain: str) -> Deferred[MailExchangers]:
+        """Find where a domain's mail goes.
+
+        Domain literals and the names of C{[dns] hosts} are answered without asking anybody.
+
+        @param domain: in A-labels, or an address literal in its brackets.
+        @return: fires with L{MailExchangers}; fails with L{DNSError}, permanent if the domain does
+            not exist, has neither exchangers nor addresses, or cannot be a domain. Cancelling
+            it ends the look-ups.
+        """
+        key = domain.lower().removesuffix(".")
+        if key.startswith("["):
+            return self._literal(key)
+        if key in self._hosts:
+            return succeed(MailExchangers(key, ((0, key),), key, implicit=True))
+        try:
+            question = _question(key, dns.rdatatype.MX)
+        except DNSError as error:
+            return fail(error)
+        return self._asker.ask(question).addCallback(self._mx_answered, key)
+
+    def _literal(self, key: str) -> Deferred[MailExchangers]:
+        match = _LITERAL.fullmatch(key)
+        try:
+            host = str(ipaddress.ip_address(match.group(1) if match else ""))
+        except ValueError:
+            return fail(DNSError(key, f"{key!a} is not an address literal", permanent=True))
+        return succeed(MailExchangers(key, ((0, host),), host))
+
+    def _mx_answered(
+        self, answer: Answer, domain: str
+    ) -> MailExchangers | Deferred[MailExchangers]:
+        if not answer.exists:
+            raise DNSError(domain, f"the domain {domain} does not exist", permanent=True)
+        if not answer.values:
+            return self.lookup_addresses(domain).addCallback(self._implicit_mx, domain)
+        named = [
+            (record.preference, record.exchange.to_text(omit_final_dot=True).lower())
+            for record in answer.values
+        ]
+        # "." beside real hosts is a mistake (RFC 7505, 3); the real hosts count.
+        hosts = [(preference, name) for preference, name in named if name not in ("", "@", ".")]
+        if not hosts:
+            return MailExchangers(domain, (), domain, null_mx=True)
+        usable = sorted(host for host in hosts if _HOST_NAME.fullmatch(host[1]))[:_MAX_HOSTS]
+        if not usable:
+            raise DNSError(domain, f"no mail exchanger of {domain} has a usable name")
+        site = site_name([name for _, name in usable])
+        return MailExchangers(domain, in_order(usable, self._chance), site)
+
+    def _implicit_mx(self, addresses: tuple[IPAddress, ...], domain: str) -> MailExchangers:
+        if not addresses:
+            raise DNSError(
+                domain,
+                f"the domain {domain} has neither mail exchangers nor addresses",
+                permanent=True,
+            )
+        return MailExchangers(domain, ((0, domain),), domain, implicit=True)
+
+    # -- addresses ---------------------------------------------------------------------------
+
+    def lookup_addresses(self, name: str) -> Deferred[tuple[IPAddress, ...]]:
+        """Find a host's addresses, A and AAAA at once.
+
+        @param name: a host name in A-labels, or an address.
+        @return: fires with the addresses, IPv4 first, shuffled within a family; empty if the
+            host has none or does not exist. Fails with L{DNSError} only if nothing was found and
+            one of the two look-ups failed. Cancelling it ends both.
+        """
+        key = name.lower().removesuffix(".")
+        try:
+            return succeed((ipaddress.ip_address(key),))
+        except ValueError:
+            pass
+        if key in self._hosts:
+            return succeed(self._hosts[key])
+        try:
+            questions = [_question(key, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+        except DNSError as error:
+            return fail(error)
+        both: Deferred[Any] = DeferredList(
+            [self._asker.ask(question) for question in questions], consumeErrors=True
+        )
+        return both.addCallback(self._addresses_answered)
+
+    def _addresses_answered(self, outcomes: list[tuple[bool, Any]]) -> tuple[IPAddress, ...]:
+        found: list[IPAddress] = []
+        failures: list[Failure] = []
+        for succeeded, outcome in outcomes:
+            if succeeded:
+                family = [ipaddress.ip_address(record.address) for record in outcome.values]
+                self._chance.shuffle(family)
+                found.extend(family)
+            else:
+                failures.append(outcome)
+        if failures and not found:
+            failures[0].raiseException()
+        return tuple(found[:_MAX_ADDRESSES])
+
+
+def _question(name: str, kind: dns.rdatatype.RdataType) -> Question:
+    """A question about a host name; L{DNSError} if it cannot be one."""
+    try:
+        if not _HOST_NAME.fullmatch(name):
+            raise ValueError(name)
+        return Question(dns.name.from_text(name), kind)
+    except (ValueError, dns.exception.DNSException):
+        shown = name if len(name) <= 255 else name[:254] + "…"
+        raise DNSError(name, f"{shown!a} is not a domain name", permanent=True) from None

@@ -1,0 +1,35 @@
+"""The name servers that the system is configured to use (resolv.conf(5))."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from kumotwist.settings.types import HostPort
+
+__all__ = ["system_nameservers"]
+
+_PORT = 53
+#: The C library looks no further either.
+_MAX_SERVERS = 3
+
+
+def system_nameservers(path: str | Path = "/etc/resolv.conf") -> tuple[HostPort, ...]:
+    """Read the C{nameserver} lines; search lists and options are of no use for mail.
+
+    @return: at most three; the local host's if there are none, as the C library has it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            found.append(HostPort(str(ipaddress.ip_address(words[1])), _PORT))
+        except ValueError:
+            continue  # what the C library cannot read it does not ask either
+    return tuple(found[:_MAX_SERVERS]) or (HostPort("127.0.0.1", _PORT),)

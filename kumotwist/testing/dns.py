@@ -1,0 +1,195 @@
+"""A resolver over records in memory, and name servers that are scripts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.rrset
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorUDP
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.testing import MemoryReactorClock
+from zope.interface import implementer
+
+from kumotwist.dns.answers import Answer, Question
+from kumotwist.dns.errors import DNSError
+from kumotwist.dns.exchangers import MailExchangers
+from kumotwist.dns.resolver import Resolver
+from kumotwist.dns.settings import DNSSettings
+from kumotwist.interfaces import IResolver
+from kumotwist.settings.types import IPAddress
+
+__all__ = ["FakeAsker", "FakePort", "FakeResolver", "UDPReactor", "reply_to"]
+
+
+class FakeAsker:
+    """Answers questions from records, at once.
+
+    @ivar questions: what was asked, as C{"MX of example.com"}.
+    """
+
+    def __init__(
+        self, records: Mapping[str, Sequence[str]], fail: Mapping[str, str] | None = None
+    ) -> None:
+        self.questions: list[str] = []
+        self._records = {name.lower(): list(texts) for name, texts in records.items()}
+        self._fail = dict(fail or {})
+
+    def ask(self, question: Question) -> Deferred[Answer]:
+        """Look into the records, following C{CNAME}."""
+        self.questions.append(str(question))
+        name = question.name.to_text(omit_final_dot=True).lower()
+        for _ in range(8):
+            if name in self._fail:
+                return fail(DNSError(name, self._fail[name]))
+            if name not in self._records:
+                return succeed(Answer((), exists=False))
+            typed = [text.partition(" ")[::2] for text in self._records[name]]
+            alias = [data for kind, data in typed if kind == "CNAME"]
+            if not alias:
+                break
+            name = alias[0].lower().removesuffix(".")
+        values = tuple(
+            dns.rdata.from_text(dns.rdataclass.IN, question.kind, _absolute(kind, data))
+            for kind, data in typed
+            if kind == question.kind.name
+        )
+        return succeed(Answer(values, ttl=60.0))
+
+
+def _absolute(kind: str, data: str) -> str:
+    return data + "." if kind == "MX" and not data.endswith(".") else data
+
+
+@implementer(IResolver)
+class FakeResolver:
+    """A L{Resolver} whose records are given, and which answers at once.
+
+    Order, null MX, implicit MX and errors are the real resolver's; chance is the same in each run.
+
+    @ivar questions: what was asked, as C{"MX of example.com"}.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, Sequence[str]],
+        fail: Mapping[str, str] | None = None,
+    ) -> None:
+        """@param records: by name, lines such as C{"MX 10 mx.example.com"}, C{"A 192.0.2.1"},
+            C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}; no lines for a name without
+            records. A name that is not there does not exist.
+        @param fail: names whose look-up fails temporarily, with the error's text.
+        """
+        self._asker = FakeAsker(records, fail)
+        self._resolver = Resolver(None, DNSSettings(), asker=self._asker, chance=random.Random(1))
+        self.questions = self._asker.questions
+
+    def lookup_mx(self, domain: str) -> Deferred[MailExchangers]:
+        """See L{Resolver.lookup_mx}."""
+        return self._resolver.lookup_mx(domain)
+
+    def lookup_addresses(self, name: str) -> Deferred[tuple[IPAddress, ...]]:
+        """See L{Resolver.lookup_addresses}."""
+        return self._resolver.lookup_addresses(name)
+
+
+class FakePort:
+    """A UDP port in memory.
+
+    @ivar protocol: who listens.
+    @ivar peer: the address that C{connect} named.
+    @ivar sent: the datagrams that were written.
+    @ivar open: whether nobody has closed it.
+    """
+
+    def __init__(self, protocol: DatagramProtocol, interface: str) -> None:
+        self.protocol = protocol
+        self.interface = interface
+        self.peer: tuple[str, int] | None = None
+        self.sent: list[bytes] = []
+        self.open = True
+
+    def connect(self, host: str, port: int) -> None:
+        """Take datagrams from one address only."""
+        self.peer = (host, port)
+
+    def write(self, datagram: bytes) -> None:
+        """Send a datagram to that address."""
+        self.sent.append(datagram)
+
+    def stopListening(self) -> None:
+        """Close the port."""
+        self.open = False
+
+    def receive(self, datagram: bytes) -> None:
+        """Let a datagram arrive."""
+        assert self.peer is not None
+        self.protocol.datagramReceived(datagram, self.peer)
+
+    def answer(self, *records: str, **facts: Any) -> None:
+        """Answer the query that was sent, see L{reply_to}."""
+        self.receive(reply_to(self.sent[-1], *records, **facts))
+
+
+@implementer(IReactorUDP)
+class UDPReactor(MemoryReactorClock):
+    """A reactor in memory with UDP.
+
+    @ivar ports: every port that was opened, in order.
+    @ivar udp_error: raised by C{listenUDP} if set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.ports: list[FakePort] = []
+        self.udp_error: Exception | None = None
+
+    def listenUDP(
+        self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192
+    ) -> Any:
+        """Open a port."""
+        if self.udp_error is not None:
+            raise self.udp_error
+        made = FakePort(protocol, interface)
+        self.ports.append(made)
+        return made
+
+
+def reply_to(
+    query: bytes,
+    *records: str,
+    rcode: str = "NOERROR",
+    truncated: bool = False,
+    authority: Sequence[str] = (),
+    change: Callable[[dns.message.Message], object] | None = None,
+) -> bytes:
+    """Write a name server's response.
+
+    @param query: the query's octets.
+    @param records: the answer section in zone file syntax:
+        C{"example.com. 60 IN MX 10 mx.example.com."}.
+    @param authority: the authority section, likewise.
+    @param change: alters the response before it is written, to make it wrong.
+    """
+    response = dns.message.make_response(dns.message.from_wire(query))
+    response.set_rcode(dns.rcode.from_text(rcode))
+    response.answer = [_rrset(record) for record in records]
+    response.authority = [_rrset(record) for record in authority]
+    if truncated:
+        response.flags |= dns.flags.TC
+    if change is not None:
+        change(response)
+    return response.to_wire()
+
+
+def _rrset(record: str) -> dns.rrset.RRset:
+    name, ttl, klass, kind, data = record.split(None, 4)
+    return dns.rrset.from_text(name, int(ttl), klass, kind, data)
