@@ -50,12 +50,17 @@ def _mask_passwords(text: str) -> str:
     return _PASSWORD.sub(r"\1********", text)
 
 
-def _parse_endpoint(text: str) -> str:
-    value = text.strip()
+def _parse_template(text: str) -> EndpointTemplate:
     try:
-        EndpointTemplate.parse(value)
+        return EndpointTemplate.parse(text)
     except ValueError as error:
         raise ValueError(_mask_passwords(str(error))) from None
+
+
+def _parse_endpoint(text: str) -> str:
+    value = text.strip()
+    if not _parse_template(value).needs_destination:
+        raise ValueError("it does not lead to the destination ({host} and {port} stand for it)")
     return value
 
 
@@ -68,7 +73,9 @@ ENDPOINT: SettingType[str] = SettingType(
 def _parse_proxy_server(text: str) -> HostPort | str:
     value = text.strip()
     if re.match(r"[A-Za-z][A-Za-z0-9]*:(?!\d{1,5}$)", value):
-        return _parse_endpoint(value)
+        if _parse_template(value).needs_destination:
+            raise ValueError("the way to a proxy cannot depend on the destination ({host}, {port})")
+        return value
     return parse_host_port(value)
 
 

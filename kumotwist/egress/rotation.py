@@ -1,0 +1,104 @@
+"""Weighted rotation through the sources of a pool.
+
+Every entry of weight C{w} has C{w} deadlines in a cycle, evenly spread: C{1/w}, C{2/w} … C{1}.
+Picking by the earliest deadline interleaves the entries smoothly, and a cycle has exactly as many
+picks as the sum of the weights, so that the sequence is periodic: B{any} run of that many picks
+holds each entry exactly as often as its weight says. A pick costs O(log entries), whatever the
+weights are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from math import gcd
+
+__all__ = ["Rotation", "Rotations"]
+
+#: How many (pool, site) rotations are remembered; the least recently used ones start afresh.
+MAX_ROTATIONS = 65536
+
+
+class Rotation:
+    """The rotation of one pool for one site.
+
+    @param entries: pairs of a source's name and its weight; a weight of 0 leaves it out.
+    """
+
+    def __init__(self, entries: Sequence[tuple[str, int]]) -> None:
+        entries = [(name, weight) for name, weight in entries if weight > 0]
+        divisor = gcd(*(weight for _, weight in entries)) or 1
+        self._entries = [(name, weight // divisor) for name, weight in entries]
+        self._heap: list[tuple[Fraction, int, int]] = []
+
+    def pick(self, eligible: Callable[[str], bool]) -> str | None:
+        """Choose the next source.
+
+        An entry that is not eligible loses its turn; the others keep theirs.
+
+        @param eligible: told a source's name, says whether it may be chosen now.
+        @return: the name, or L{None} if no entry is eligible.
+        """
+        refused: set[str] = set()
+        set_aside: list[tuple[Fraction, int, int]] = []
+        chosen = None
+        while chosen is None and len(refused) < len(self._entries):
+            if not self._heap:
+                self._begin_cycle()
+                set_aside.clear()
+            turn = heapq.heappop(self._heap)
+            name = self._entries[turn[1]][0]
+            if name in refused:
+                set_aside.append(turn)
+                continue
+            if eligible(name):
+                chosen = name
+            else:
+                refused.add(name)
+            set_aside.extend(self._next_turn(turn))
+        for turn in set_aside:
+            heapq.heappush(self._heap, turn)
+        return chosen
+
+    def _next_turn(self, turn: tuple[Fraction, int, int]) -> list[tuple[Fraction, int, int]]:
+        """The entry's next turn in this cycle, if it has one left."""
+        _, index, number = turn
+        weight = self._entries[index][1]
+        if number == weight:
+            return []
+        return [(Fraction(number + 1, weight), index, number + 1)]
+
+    def _begin_cycle(self) -> None:
+        self._heap = [
+            (Fraction(1, weight), index, 1) for index, (_, weight) in enumerate(self._entries)
+        ]
+        heapq.heapify(self._heap)
+
+
+class Rotations:
+    """A rotation per pool and site, which outlives the queues that use it.
+
+    @param pools: the entries of every pool by its name.
+    """
+
+    def __init__(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+        self._pools = pools
+        self._rotations: OrderedDict[tuple[str, str], Rotation] = OrderedDict()
+
+    def pick(self, pool: str, site: str, eligible: Callable[[str], bool]) -> str | None:
+        """Choose the next source of a pool for a site; see L{Rotation.pick}."""
+        key = (pool, site)
+        rotation = self._rotations.get(key)
+        if rotation is None:
+            rotation = self._rotations[key] = Rotation(self._pools[pool])
+            if len(self._rotations) > MAX_ROTATIONS:
+                self._rotations.popitem(last=False)
+        else:
+            self._rotations.move_to_end(key)
+        return rotation.pick(eligible)
+
+    def sources(self, pool: str) -> list[str]:
+        """The sources of a pool that have a weight, in the order of the configuration."""
+        return [name for name, weight in self._pools[pool] if weight > 0]

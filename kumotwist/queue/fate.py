@@ -1,0 +1,242 @@
+"""What becomes of a message: the record, the spool and the sender's report, in that order.
+
+A fate is recorded before the spool forgets the message, so that a crash in between shows the
+message again rather than losing it, and a report is in the spool before the failed message
+leaves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from kumotwist.interfaces import ISpool
+from kumotwist.message.addresses import domain_of
+from kumotwist.message.queued import QueuedMessage, new_id
+from kumotwist.message.report import Failure, build_report, wants_report
+from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.recorder import AttemptFacts, Recorder
+from kumotwist.queue.retry import expiry, retry_delay
+from kumotwist.queue.settings import QueueTable
+from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
+from kumotwist.wire.smtp.replies import EnhancedCode, Reply
+
+__all__ = ["Fates"]
+
+#: Seconds until a message is looked at again whose report could not be kept.
+REPORT_RETRY = 60.0
+
+
+class Fates:
+    """Decides nothing, carries out everything: each verdict's consequences.
+
+    @param clock: tells the time; seconds since the epoch.
+    @param random: gives a number from 0 to 1, for jitter.
+    @param hostname: this node's name, for reports.
+    @param requeue: takes a message that waits until its C{due}.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        random: Callable[[], float],
+        spool: ISpool,
+        bodies: Bodies,
+        recorder: Recorder,
+        queues: QueueTable,
+        hostname: str,
+        requeue: Callable[[QueuedMessage], None],
+    ) -> None:
+        self._clock = clock
+        self._random = random
+        self._spool = spool
+        self._bodies = bodies
+        self._recorder = recorder
+        self._queues = queues
+        self._hostname = hostname
+        self._requeue = requeue
+        self.pending_reports = 0
+
+    # -- outcomes ---------------------------------------------------------------------------------
+
+    def delivered(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
+        """The destination has taken the message."""
+        message.attempts += 1
+        self._recorder.attempt("Delivery", message, reply, facts)
+        self._forget(message)
+
+    def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
+        """An attempt failed: the message is bounced, tried again later, or expires."""
+        if verdict.charge:
+            message.attempts += 1
+        if verdict.permanent:
+            self._recorder.attempt("Bounce", message, verdict.reply, facts)
+            self._bounce(message, verdict.reply, facts)
+            return
+        self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+        settings = self._queues.resolve(message.queue)
+        now = self._clock.seconds()
+        due = now + retry_delay(settings, message.attempts, self._random)
+        if due > expiry(settings, message.created):
+            self.expired(message, verdict.reply, facts)
+            return
+        message.due = due
+        message.meta["last_reply"] = str(verdict.reply)
+        self._bodies.drop(message)
+        self._spool.update(message).addErrback(self._not_updated, message)
+        self._requeue(message)
+
+    def held_up(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
+        """The way out failed: recorded, but neither charged nor counted against the message."""
+        self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+
+    def delayed(self, message: QueuedMessage, seconds: float, reply: Reply, reason: str) -> None:
+        """The message waits for something that is not its fault; nothing was attempted.
+
+        Recorded once for each reason, however often the wait is renewed. The spool keeps the due
+        time that it has: after a restart the message is simply looked at again.
+        """
+        now = self._clock.seconds()
+        settings = self._queues.resolve(message.queue)
+        if now > expiry(settings, message.created):
+            self.expired(message, reply, AttemptFacts(pool=settings.egress_pool))
+            return
+        if message.meta.get("delayed") != reason:
+            message.meta["delayed"] = reason
+            self._recorder.attempt(
+                "Delayed", message, reply, AttemptFacts(pool=settings.egress_pool)
+            )
+        message.due = now + seconds
+        self._requeue(message)
+
+    def expired(self, message: QueuedMessage, last: Reply | None, facts: AttemptFacts) -> None:
+        """The message is too old for another attempt."""
+        words = "" if last is None else f"; last failure: {last}"
+        known = message.meta.get("last_reply")
+        if last is None and known:
+            words = f"; last failure: {known}"
+        age = self._clock.seconds() - message.created
+        reply = internal_reply(551, "5.4.7", f"message expired after {_duration(age)}{words}")
+        self._recorder.attempt("Expiration", message, reply, facts)
+        self._bounce(message, reply, facts)
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        seconds: float = self._clock.seconds()
+        return seconds
+
+    # -- consequences -----------------------------------------------------------------------------
+
+    def _forget(self, message: QueuedMessage) -> Deferred[None]:
+        self._bodies.drop(message)
+        removing: Deferred[None] = self._spool.remove([message])
+        return removing.addErrback(self._not_removed, message)
+
+    def _bounce(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
+        """Report the failure to the sender, then forget the message."""
+        if not wants_report(message):
+            self._forget(message)
+            return
+        self.pending_reports += 1
+        reporting = Deferred.fromCoroutine(self._report(message, reply, facts))
+        reporting.addErrback(self._not_reported, message)
+
+        def done(result: Any) -> Any:
+            self.pending_reports -= 1
+            return result
+
+        reporting.addBoth(done)
+
+    async def _report(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
+        try:
+            original = await self._bodies.load(message)
+        except Exception as failure:
+            self._log.error(
+                "the report on {id} goes without its header: {failure}",
+                id=message.id, failure=str(failure),
+            )  # fmt: skip
+            original = b""
+        now = self._clock.seconds()
+        report_id = new_id(now)
+        body = build_report(
+            message,
+            original,
+            _failure(message, reply, facts, now),
+            reporting_mta=self._hostname,
+            report_id=report_id,
+            now=now,
+        )
+        report = QueuedMessage(
+            id=report_id,
+            sender="",
+            recipient=message.sender,
+            queue=domain_of(message.sender),
+            size=len(body),
+            created=now,
+            due=now,
+            meta={"reception_protocol": "Report", "reports_on": message.id},
+        )
+        await self._spool.store(body, [report])
+        report.body = body
+        self._bodies.keep(report)
+        self._recorder.attempt(
+            "Reception", report, Reply.of(250, None, f"report on {message.id}"), AttemptFacts()
+        )
+        self._forget(message)
+        self._requeue(report)
+
+    def _not_reported(self, failure: Any, message: QueuedMessage) -> None:
+        """The report could not be kept: the message stays and is looked at again."""
+        self._log.error(
+            "the report on {id} cannot be kept: {failure}; the message stays in the spool",
+            id=message.id, failure=failure.getErrorMessage(),
+        )  # fmt: skip
+        message.due = self._clock.seconds() + REPORT_RETRY
+        self._requeue(message)
+
+    def _not_updated(self, failure: Any, message: QueuedMessage) -> None:
+        self._log.error(
+            "the spool did not record the attempt on {id}: {failure}",
+            id=message.id, failure=failure.getErrorMessage(),
+        )  # fmt: skip
+
+    def _not_removed(self, failure: Any, message: QueuedMessage) -> None:
+        self._log.error(
+            "the spool did not remove {id}: {failure}",
+            id=message.id, failure=failure.getErrorMessage(),
+        )  # fmt: skip
+
+
+def _failure(message: QueuedMessage, reply: Reply, facts: AttemptFacts, now: float) -> Failure:
+    """A fate in the words of a report to the sender."""
+    content = reply.content
+    internal = content.startswith(INTERNAL)
+    content = content.removeprefix(INTERNAL)
+    expired = reply.enhanced_code == EnhancedCode(5, 4, 7) and internal
+    if expired:
+        reason = f"It could not be delivered in time: {content}."
+    elif internal:
+        reason = f"It cannot be delivered: {content}."
+    else:
+        reason = "The receiving server does not accept it."
+    return Failure(
+        reason=reason,
+        reply=None if internal else reply,
+        status=reply.enhanced_code if internal else None,
+        remote_name=facts.host,
+        remote_address=facts.peer,
+        last_attempt=now if message.attempts else None,
+    )
+
+
+def _duration(seconds: float) -> str:
+    """An age as people say it."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,85 @@
+"""Which hosts a queue's mail may be handed to: the configured route, or the domain's MX hosts."""
+
+from __future__ import annotations
+
+import attrs
+from twisted.internet.defer import Deferred, succeed
+
+from kumotwist.dns import DNSError, MailExchangers
+from kumotwist.interfaces import IResolver
+from kumotwist.queue.settings import QueueSettings
+
+__all__ = ["Host", "NullMXError", "Plan", "Planner", "domain_of_queue"]
+
+
+@attrs.define(frozen=True)
+class Host:
+    """A host to try.
+
+    @ivar name: a host name (A-labels) or an address without brackets.
+    @ivar port: the port that a route asked for; L{None} for the path's C{smtp_port}.
+    """
+
+    name: str
+    port: int | None = None
+
+
+@attrs.define(frozen=True)
+class Plan:
+    """The hosts of a site, in the order in which they are tried.
+
+    @ivar site: the name under which connections and limits are shared.
+    @ivar domain: the domain that the plan was made for.
+    @ivar hosts: what to try, best first.
+    @ivar looked_up: whether the hosts were found by look-up, which makes C{prohibited_hosts}
+        apply: a route is the operator's word.
+    """
+
+    site: str
+    domain: str
+    hosts: tuple[Host, ...]
+    looked_up: bool
+
+
+class NullMXError(DNSError):
+    """A domain says with a null MX that it takes no mail (RFC 7505)."""
+
+    def __init__(self, domain: str) -> None:
+        super().__init__(domain, f"{domain} says that it takes no mail (null MX)", permanent=True)
+
+
+def domain_of_queue(queue: str) -> str:
+    """The domain whose MX hosts serve a queue: C{campaign:tenant@domain!routing_domain}."""
+    domain = queue.rpartition("@")[2]
+    routing_domain = domain.partition("!")[2]
+    return routing_domain or domain
+
+
+class Planner:
+    """Makes plans.
+
+    @param resolver: looks MX hosts up.
+    """
+
+    def __init__(self, resolver: IResolver) -> None:
+        self._resolver = resolver
+
+    def plan(self, queue: str, settings: QueueSettings) -> Deferred[Plan]:
+        """Find the hosts for a queue.
+
+        @return: fires with the plan; fails with L{kumotwist.dns.DNSError}.
+        """
+        domain = domain_of_queue(queue)
+        if settings.route:
+            hosts = tuple(Host(hop.host, hop.port) for hop in settings.route)
+            site = ",".join(str(hop) for hop in settings.route)
+            return succeed(Plan(site, domain, hosts, looked_up=False))
+
+        def found(exchangers: MailExchangers) -> Plan:
+            if exchangers.null_mx:
+                raise NullMXError(domain)
+            hosts = tuple(Host(name) for _, name in exchangers.hosts)
+            return Plan(exchangers.site_name, domain, hosts, looked_up=True)
+
+        looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
+        return looked_up

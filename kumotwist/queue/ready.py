@@ -1,0 +1,200 @@
+"""A ready queue: messages that are due for one site through one source, and its sessions."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import ceil, exp
+
+from zope.interface import implementer
+
+from kumotwist.egress.settings import PathSettings
+from kumotwist.egress.source import Source
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.plan import Plan
+from kumotwist.queue.session import DeliverySession, IReadyQueue, SessionContext
+from kumotwist.queue.verdicts import Verdict, internal_reply
+
+__all__ = ["ReadyQueue", "ideal_sessions"]
+
+
+def ideal_sessions(limit: int, load: int) -> int:
+    """How many connections suit a load (KumoMTA's growth: few messages, few connections).
+
+    @param limit: C{connection_limit}.
+    @param load: messages that wait or are under way.
+    """
+    return min(load, ceil(limit * (1 - exp(-0.023 * load))))
+
+
+@implementer(IReadyQueue)
+class ReadyQueue:
+    """Messages for one site through one source, in the order in which they became due.
+
+    @param source: the way out.
+    @param plan: the hosts of the site.
+    @param path: how the site is spoken to from the source.
+    @param pool: the egress pool that chose the source.
+    @param context: what a session works with.
+    @param may_send: says whether deliveries may start at all.
+    @param return_messages: takes messages back when the source cannot carry them.
+    @param mark_unsuitable: told when the source cannot reach any address of the site.
+    @param emptied: told when neither messages nor sessions are left.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        path: PathSettings,
+        pool: str,
+        context: SessionContext,
+        *,
+        may_send: Callable[[], bool],
+        return_messages: Callable[[ReadyQueue, Iterable[QueuedMessage]], None],
+        mark_unsuitable: Callable[[ReadyQueue], None],
+        emptied: Callable[[ReadyQueue], None],
+    ) -> None:
+        self.source = source
+        self.plan = plan
+        self.path = path
+        self.pool = pool
+        self.name = f"{source.name}->{plan.site}@smtp_client"
+        self._context = context
+        self._may_send = may_send
+        self._return_messages = return_messages
+        self._mark_unsuitable = mark_unsuitable
+        self._emptied = emptied
+        self._messages: deque[QueuedMessage] = deque()
+        self._sessions: set[DeliverySession] = set()
+        self._idle: list[DeliverySession] = []
+        self._failures = 0
+        self._stopping = False
+        self._kicking = False
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def sessions(self) -> int:
+        """Connections that stand or are being made."""
+        return len(self._sessions)
+
+    @property
+    def full(self) -> bool:
+        """Whether C{max_ready} is reached."""
+        return len(self._messages) >= self.path.max_ready
+
+    def add(self, message: QueuedMessage) -> None:
+        """Take a message that is due."""
+        self._messages.append(message)
+        self.kick()
+
+    def kick(self) -> None:
+        """Give waiting messages to idle sessions, and open sessions where the load wants them."""
+        if self._kicking:
+            # A session that ended at once called back; the loop below looks again anyway.
+            return
+        self._kicking = True
+        try:
+            while self._messages and self._idle and self._open_for_business():
+                self._idle.pop().wake()
+            while self._messages and self._wants_session() and self._open_for_business():
+                session = DeliverySession(self._context, self)
+                self._sessions.add(session)
+                session.start()
+        finally:
+            self._kicking = False
+        if not self._sessions and (not self._messages or self._stopping):
+            self._emptied(self)
+
+    def _open_for_business(self) -> bool:
+        return self._may_send() and not self._stopping
+
+    def _wants_session(self) -> bool:
+        limit = self.path.connection_limit
+        if self._context.health.on_probation(self.source.name):
+            limit = 1
+        busy = len(self._sessions) - len(self._idle)
+        return len(self._sessions) < ideal_sessions(limit, len(self._messages) + busy)
+
+    # -- what sessions call (IReadyQueue) ---------------------------------------------------------
+
+    def take(self) -> list[QueuedMessage]:
+        """The next messages for one transaction: one, or several that share body and sender."""
+        if not self._messages or not self._open_for_business():
+            return []
+        first = self._messages.popleft()
+        batch = [first]
+        while (
+            self._messages
+            and self._messages[0].body_key == first.body_key
+            and self._messages[0].sender == first.sender
+            and first.body_key
+            and len(batch) < self.path.max_recipients_per_batch
+        ):
+            batch.append(self._messages.popleft())
+        return batch
+
+    def put_back(self, messages: list[QueuedMessage]) -> None:
+        """Take messages back that a lost connection could not carry, ahead of the others."""
+        self._messages.extendleft(reversed(messages))
+
+    def became_idle(self, session: DeliverySession) -> None:
+        """Remember a session that waits for messages."""
+        self._idle.append(session)
+
+    def no_longer_idle(self, session: DeliverySession) -> None:
+        """Forget a session that stopped waiting by itself."""
+        if session in self._idle:
+            self._idle.remove(session)
+
+    def connected(self) -> None:
+        """A session reached a host."""
+        self._failures = 0
+
+    def unreachable(self, messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """No host of the site could be reached; after many times in a row all mail waits."""
+        self._failures += 1
+        for message in messages:
+            self._context.fates.failed(message, verdict, self._context.facts(self))
+        if self._failures <= self.path.consecutive_connection_failures_before_delay:
+            return
+        self._failures = 0
+        text = f"no answer from any host of {self.plan.site}; last: {verdict.reply.content}"
+        bulk = Verdict(verdict.scope, internal_reply(451, "4.4.1", text))
+        while self._messages:
+            message = self._messages.popleft()
+            self._context.fates.failed(message, bulk, self._context.facts(self))
+
+    def source_failed(self, messages: list[QueuedMessage]) -> None:
+        """The way out is broken: all mail goes back, to be given to other sources or to wait."""
+        waiting = [*messages, *self._messages]
+        self._messages.clear()
+        self._return_messages(self, waiting)
+
+    def unsuitable(self, messages: list[QueuedMessage]) -> None:
+        """No address of the site is of a family that the source has: other sources are due."""
+        waiting = [*messages, *self._messages]
+        self._messages.clear()
+        self._mark_unsuitable(self)
+        self._return_messages(self, waiting)
+
+    def ended(self, session: DeliverySession) -> None:
+        """A session is over."""
+        self._sessions.discard(session)
+        self.no_longer_idle(session)
+        self.kick()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Start nothing more; sessions end after the transaction that they are in."""
+        self._stopping = True
+        for session in self._idle[:]:
+            session.wake()
+
+    def abort(self) -> None:
+        """End every session now."""
+        for session in list(self._sessions):
+            session.abort()

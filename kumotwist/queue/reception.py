@@ -1,0 +1,198 @@
+"""Reception: from a complete transaction to messages in the spool and in their queues.
+
+The reply that says 250 is given after the commit, never before (RFC 5321, 6.1). If nobody waits
+for the reply any more, what was stored is taken back: the client will try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from kumotwist.interfaces import IReception, ISpool
+from kumotwist.message.addresses import domain_of
+from kumotwist.message.header import count_received
+from kumotwist.message.queued import QueuedMessage, new_id
+from kumotwist.message.received import received_header
+from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.recorder import Recorder
+from kumotwist.smtp.session import ServerSession
+from kumotwist.spool import SpoolError, SpoolFullError
+from kumotwist.wire.smtp.events import Recipient, Transaction
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["Reception"]
+
+#: A message with more trace lines than this goes in circles (RFC 5321, 6.3).
+MAX_HOPS = 100
+#: Ids in one line of the reply.
+IDS_A_LINE = 10
+
+
+@implementer(IReception)
+class Reception:
+    """Takes what a listener received.
+
+    @param clock: tells the time.
+    @param insert: hands a stored message to its queue.
+    @param untraced: listeners that put no C{Received} header in front.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        spool: ISpool,
+        bodies: Bodies,
+        recorder: Recorder,
+        insert: Callable[[QueuedMessage], None],
+        untraced: Iterable[str] = (),
+    ) -> None:
+        self._clock = clock
+        self._spool = spool
+        self._bodies = bodies
+        self._recorder = recorder
+        self._insert = insert
+        self._untraced = frozenset(untraced)
+        #: Set while the node cannot take mail: the reply that clients get instead of a greeting.
+        self.closed: Reply | None = None
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def connected(self, session: ServerSession) -> Reply | None:
+        """Greet, unless the node is not ready or stops."""
+        return self.closed
+
+    def sender(self, session: ServerSession, transaction: Transaction) -> Reply | None:
+        """Any sender will do."""
+        return None
+
+    def recipient(
+        self, session: ServerSession, transaction: Transaction, recipient: Recipient
+    ) -> Reply | None:
+        """Any recipient will do whose domain can be looked up; the listener checked relaying."""
+        try:
+            domain = domain_of(recipient.address)
+        except ValueError:
+            return Reply.of(553, "5.1.2", "the recipient's domain is not a valid host name")
+        if not domain:
+            return Reply.of(550, "5.1.1", "there are no mailboxes here; name a domain")
+        return None
+
+    def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
+        """Record what a client was refused."""
+        self._recorder.rejection(session, reply, command)
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def receive(self, session: ServerSession, transaction: Transaction) -> Deferred[Reply]:
+        """Store the message for each of its recipients; see L{IReception}."""
+        if count_received(transaction.body) > MAX_HOPS:
+            return succeed(Reply.of(554, "5.4.6", "too many hops: this message goes in circles"))
+        now = self._clock.seconds()
+        messages = self._messages(session, transaction, now)
+        body = self._traced(session, transaction, messages, now)
+        for message in messages:
+            message.size = len(body)
+        gone = False
+
+        def cancelled(_: Deferred[Reply]) -> None:
+            nonlocal gone
+            gone = True
+
+        answer: Deferred[Reply] = Deferred(cancelled)
+
+        def stored(_: None) -> None:
+            if gone:
+                self._log.warn("client of {id} did not wait; taken back", id=messages[0].id)
+                self._spool.remove(messages).addErrback(self._not_taken_back)
+                return
+            answer.callback(self._accept(session, messages, body))
+
+        def not_stored(failure: Any) -> None:
+            if not gone:
+                answer.callback(self._refuse(failure))
+
+        storing = self._spool.store(body, messages)
+        storing.addCallbacks(stored, not_stored)
+        storing.addErrback(lambda failure: self._log.failure("reception failed", failure))
+        return answer
+
+    def _messages(
+        self, session: ServerSession, transaction: Transaction, now: float
+    ) -> list[QueuedMessage]:
+        meta: dict[str, Any] = {
+            "reception_protocol": session.protocol,
+            "received_from": str(session.peer),
+            "session_id": session.session_id,
+        }
+        if transaction.parameters.get("BODY"):
+            meta["body"] = transaction.parameters["BODY"]
+        if "SMTPUTF8" in transaction.parameters:
+            meta["smtputf8"] = True
+        return [
+            QueuedMessage(
+                id=new_id(now),
+                sender=transaction.sender,
+                recipient=recipient.address,
+                queue=domain_of(recipient.address),
+                size=0,
+                created=now,
+                due=now,
+                meta=dict(meta),
+            )
+            for recipient in transaction.recipients
+        ]
+
+    def _traced(
+        self,
+        session: ServerSession,
+        transaction: Transaction,
+        messages: list[QueuedMessage],
+        now: float,
+    ) -> bytes:
+        if session.listener in self._untraced:
+            return transaction.body
+        header = received_header(
+            ehlo=session.ehlo_domain,
+            peer=session.peer.host,
+            hostname=session.hostname,
+            protocol=session.protocol,
+            message_id=messages[0].id,
+            now=now,
+            recipients=[message.recipient for message in messages],
+            tls_version=session.tls.protocol_version if session.tls else None,
+            tls_cipher=session.tls.cipher if session.tls else None,
+        )
+        return header + transaction.body
+
+    def _accept(self, session: ServerSession, messages: list[QueuedMessage], body: bytes) -> Reply:
+        ids = [message.id for message in messages]
+        lines = [
+            f"{'OK ' if start == 0 else ''}ids={','.join(ids[start : start + IDS_A_LINE])}"
+            for start in range(0, len(ids), IDS_A_LINE)
+        ]
+        reply = Reply.of(250, "2.0.0", *lines)._replace(command=".")
+        for message in messages:
+            message.body = body
+            self._bodies.keep(message)
+            taken = Reply.of(250, "2.0.0", f"OK ids={message.id}")._replace(command=".")
+            self._recorder.reception(message, taken, session)
+        for message in messages:
+            self._insert(message)
+        return reply
+
+    def _refuse(self, failure: Any) -> Reply:
+        if failure.check(SpoolFullError):
+            return Reply.of(452, "4.3.1", "the disk is full; try again later")
+        if not failure.check(SpoolError):
+            self._log.failure("the spool failed to store a message", failure)
+        return Reply.of(451, "4.3.0", "the message could not be stored; try again later")
+
+    def _not_taken_back(self, failure: Any) -> None:
+        self._log.error("cannot take back a message: {reason}", reason=failure.getErrorMessage())

@@ -1,0 +1,160 @@
+"""Writes what happens to messages: a record for the journal, an event for whoever watches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from kumotwist.interfaces import IJournal, ITrace
+from kumotwist.journal.records import RecordType, SourceAddress, make_record
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.smtp.session import ServerSession
+from kumotwist.tls.facts import TLSFacts
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["AttemptFacts", "Recorder"]
+
+
+@attrs.define(frozen=True)
+class AttemptFacts:
+    """What is known of an attempt when its outcome is recorded.
+
+    @ivar host: the destination's name; empty if none was reached.
+    @ivar peer: its address.
+    @ivar source_address: C{ADDR:PORT} that the mail left from, as the proxy told it; may be empty.
+    @ivar proxy_server: the proxy; empty for a direct connection.
+    @ivar protocol: C{"socks5"}, C{"haproxy"} or empty.
+    """
+
+    pool: str = ""
+    source: str = ""
+    site: str = ""
+    host: str = ""
+    peer: str = ""
+    source_address: str = ""
+    proxy_server: str = ""
+    protocol: str = ""
+    session_id: str = ""
+    tls: TLSFacts | None = None
+
+
+class Recorder:
+    """Turns facts into records and events.
+
+    @param clock: tells the time; seconds since the epoch.
+    @param nodeid: this node's id.
+    """
+
+    def __init__(self, clock: Any, journal: IJournal, trace: ITrace, nodeid: str) -> None:
+        self._clock = clock
+        self._journal = journal
+        self._nodeid = nodeid
+        self.trace = trace
+
+    def attempt(
+        self, kind: RecordType, message: QueuedMessage, reply: Reply, facts: AttemptFacts
+    ) -> None:
+        """Record an outcome."""
+        source_address = None
+        if facts.source_address or facts.proxy_server:
+            source_address = SourceAddress(
+                facts.source_address, facts.proxy_server or None, facts.protocol or None
+            )
+        tls = facts.tls
+        self._journal.record(
+            make_record(
+                kind,
+                now=self._clock.seconds(),
+                nodeid=self._nodeid,
+                response=reply,
+                message=message,
+                site=facts.site,
+                peer_name=facts.host,
+                peer_address=facts.peer or None,
+                egress_pool=facts.pool or None,
+                egress_source=facts.source or None,
+                source_address=source_address,
+                delivery_protocol="ESMTP" if facts.session_id else None,
+                tls_cipher=tls.cipher if tls else None,
+                tls_protocol_version=tls.protocol_version if tls else None,
+                tls_peer_subject_name=_subject(tls),
+                session_id=facts.session_id or None,
+            )
+        )
+        if self.trace.watched:
+            self.trace.emit(
+                kind.lower(),
+                [message.id],
+                recipient=message.recipient,
+                reply=str(reply),
+                due=message.due,
+                **describe(facts),
+            )
+
+    def reception(
+        self, message: QueuedMessage, reply: Reply, session: ServerSession | None = None
+    ) -> None:
+        """Record that a message was taken, from a client or (without a session) from ourselves."""
+        tls = session.tls if session else None
+        self._journal.record(
+            make_record(
+                "Reception",
+                now=message.created,
+                nodeid=self._nodeid,
+                response=reply,
+                message=message,
+                peer_name=session.ehlo_domain if session else "",
+                peer_address=session.peer.host if session else None,
+                tls_cipher=tls.cipher if tls else None,
+                tls_protocol_version=tls.protocol_version if tls else None,
+                tls_peer_subject_name=_subject(tls),
+                session_id=session.session_id if session else None,
+            )
+        )
+        if self.trace.watched:
+            self.trace.emit(
+                "reception",
+                [message.id],
+                recipient=message.recipient,
+                size=message.size,
+                reception_protocol=session.protocol if session else "",
+            )
+
+    def rejection(self, session: ServerSession, reply: Reply, command: str) -> None:
+        """Record what a client was refused."""
+        self._journal.record(
+            make_record(
+                "Rejection",
+                now=self._clock.seconds(),
+                nodeid=self._nodeid,
+                response=reply._replace(command=command),
+                peer_name=session.ehlo_domain,
+                peer_address=session.peer.host,
+                reception_protocol=session.protocol,
+                tls_cipher=session.tls.cipher if session.tls else None,
+                tls_protocol_version=session.tls.protocol_version if session.tls else None,
+                tls_peer_subject_name=_subject(session.tls),
+                session_id=session.session_id,
+            )
+        )
+
+
+def describe(facts: AttemptFacts) -> dict[str, str]:
+    """An attempt's facts for the trace."""
+    tls = facts.tls
+    return {
+        "pool": facts.pool,
+        "source": facts.source,
+        "site": facts.site,
+        "host": facts.host,
+        "peer": facts.peer,
+        "source_address": facts.source_address,
+        "server": facts.proxy_server,
+        "protocol": facts.protocol,
+        "tls": f"{tls.protocol_version} {tls.cipher}" if tls else "",
+    }
+
+
+def _subject(tls: TLSFacts | None) -> list[str] | None:
+    return [tls.peer_subject] if tls is not None and tls.peer_subject else None

@@ -1,0 +1,146 @@
+"""The walk through a plan: which address of which host a session tries next."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import deque
+
+import attrs
+
+from kumotwist.egress.settings import PathSettings
+from kumotwist.egress.source import Source
+from kumotwist.interfaces import IResolver
+from kumotwist.queue.plan import Host, Plan
+from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_lookup
+from kumotwist.wire.smtp.replies import one_line
+
+__all__ = ["Target", "TargetWalk"]
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+#: Failures of hosts that are quoted when none could be used.
+QUOTED_FAILURES = 4
+
+
+@attrs.define(frozen=True)
+class Target:
+    """One address of one host."""
+
+    host: Host
+    address: IPAddress
+    port: int
+
+    def __str__(self) -> str:
+        shown = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        if self.host.name == str(self.address):
+            return f"{shown}:{self.port}"
+        return f"{self.host.name} ({shown}:{self.port})"
+
+
+class TargetWalk:
+    """Goes through the hosts of a plan, best first, and remembers what failed on the way.
+
+    @param source: the way out: addresses of a family that it lacks are passed over.
+    """
+
+    def __init__(self, plan: Plan, source: Source, path: PathSettings, resolver: IResolver) -> None:
+        self._plan = plan
+        self._source = source
+        self._path = path
+        self._resolver = resolver
+        self._hosts = deque(plan.hosts)
+        self._targets: deque[Target] = deque()
+        self._verdicts: list[Verdict] = []
+        self._mismatched = False
+
+    @property
+    def more(self) -> bool:
+        """Whether there may be something left to try."""
+        return bool(self._targets or self._hosts)
+
+    @property
+    def unsuitable(self) -> bool:
+        """Whether nothing could be tried because of the source's address family."""
+        return self._mismatched and all(verdict.blame == "nobody" for verdict in self._verdicts)
+
+    async def next(self) -> Target | None:
+        """The next address to try; L{None} at the end."""
+        while not self._targets:
+            if not self._hosts:
+                return None
+            await self._resolve(self._hosts.popleft())
+        return self._targets.popleft()
+
+    def failed(self, verdict: Verdict) -> None:
+        """Remember why a target could not be used."""
+        self._verdicts.append(verdict)
+
+    def summary(self) -> Verdict:
+        """One verdict for a site of which no host could be used.
+
+        It is final only if every host's is.
+        """
+        verdicts = self._verdicts
+        if not verdicts:
+            reply = internal_reply(451, "4.4.4", f"{self._plan.site} has no hosts to try")
+            return Verdict(Scope.SITE, reply)
+        last = verdicts[-1]
+        if len(verdicts) == 1 or all(verdict.permanent for verdict in verdicts):
+            return attrs.evolve(last, scope=Scope.SITE)
+        words = [verdict.reply.content for verdict in verdicts[-QUOTED_FAILURES:]]
+        text = one_line(f"no host of {self._plan.site} could be used: {'; '.join(words)}")
+        return Verdict(Scope.SITE, internal_reply(451, "4.4.1", text))
+
+    async def _resolve(self, host: Host) -> None:
+        """Find the addresses of a host and queue those that may be tried from this source."""
+        try:
+            addresses = await self._resolver.lookup_addresses(host.name)
+        except Exception as failure:
+            self.failed(attrs.evolve(judge_lookup(failure, host.name), permanent=False))
+            return
+        if not addresses:
+            self._skip(host.name, "has no address")
+        port = self._source.settings.remote_port or host.port or self._path.smtp_port
+        for address in _ordered(addresses, self._path.ip_lookup_strategy):
+            if self._may_try(host, address):
+                self._targets.append(Target(host, address, port))
+
+    def _may_try(self, host: Host, address: IPAddress) -> bool:
+        name = f"{host.name} ({address})"
+        if self._plan.looked_up and _within(address, self._path.prohibited_hosts):
+            reply = internal_reply(550, "5.4.4", f"{name} is in prohibited_hosts")
+            self.failed(Verdict(Scope.HOST, reply, permanent=True, blame="message"))
+        elif _within(address, self._path.skip_hosts):
+            self._skip(name, "is in skip_hosts")
+        elif not self._source.reaches(address):
+            self._mismatched = True
+            self._skip(name, f"is not of the family of source {self._source.name}")
+        else:
+            return True
+        return False
+
+    def _skip(self, what: str, why: str) -> None:
+        reply = internal_reply(451, "4.4.4", f"{what} {why}")
+        self.failed(Verdict(Scope.HOST, reply, blame="nobody"))
+
+
+def _within(
+    address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+) -> bool:
+    return any(address in network for network in networks)
+
+
+def _ordered(addresses: tuple[IPAddress, ...], strategy: str) -> list[IPAddress]:
+    """Addresses as C{ip_lookup_strategy} wants them."""
+    four: list[IPAddress] = [address for address in addresses if address.version == 4]
+    six: list[IPAddress] = [address for address in addresses if address.version == 6]
+    match strategy:
+        case "Ipv4Only":
+            return four
+        case "Ipv6Only":
+            return six
+        case "Ipv4ThenIpv6":
+            return four + six
+        case "Ipv6ThenIpv4":
+            return six + four
+    return list(addresses)

@@ -1,0 +1,226 @@
+"""A node: everything that a configuration asks for, built and wired."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from kumotwist.config import Configuration
+from kumotwist.dns import Resolver
+from kumotwist.egress import Rotations, Source, SourceHealth
+from kumotwist.http import http_site
+from kumotwist.journal import JournalWriter, Trace
+from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.fate import Fates
+from kumotwist.queue.plan import Planner
+from kumotwist.queue.reception import Reception
+from kumotwist.queue.recorder import Recorder
+from kumotwist.queue.scheduler import Scheduler
+from kumotwist.queue.session import SessionContext
+from kumotwist.service.announce import announcement
+from kumotwist.service.errors import StartError
+from kumotwist.service.listening import ListeningService
+from kumotwist.service.standalone import proxy_services, sink_service, tls_context
+from kumotwist.service.state import node_id, prepare_state_dir
+from kumotwist.smtp.listener import ESMTPListenerFactory
+from kumotwist.spool import SpoolError, SQLiteSpool
+from kumotwist.spool.ownership import OwnedDirectory
+from kumotwist.wire.smtp.replies import Reply
+
+__all__ = ["Node"]
+
+#: Seconds that transactions under way get to finish when the node stops.
+STOP_PATIENCE = 30.0
+
+_STARTING = Reply.of(421, "4.3.2", "the node is starting; try again soon")
+_STOPPING = Reply.of(421, "4.3.2", "the node is shutting down")
+
+
+class Node(MultiService):
+    """One node of kumotwist.
+
+    @param reactor: the reactor.
+    @param configuration: what to build.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._reactor = reactor
+        self._configuration = configuration
+        self._state_dir = prepare_state_dir(configuration.node.state_dir)
+        self._spool_path = configuration.spool.path or os.path.join(self._state_dir, "spool")
+        self._spool = SQLiteSpool(reactor, attrs.evolve(configuration.spool, path=self._spool_path))
+        self._journal = JournalWriter(
+            reactor,
+            configuration.log,
+            configuration.log.path or os.path.join(self._state_dir, "log"),
+        )
+        self._trace = Trace(reactor)
+        self._sources = {
+            name: Source.of(settings) for name, settings in configuration.sources.items()
+        }
+        self._listening: list[tuple[str, ListeningService]] = []
+        self._factories: list[ESMTPListenerFactory] = []
+        self._spool_is_open = False
+        self._build_queues()
+        self._build_listeners()
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _build_queues(self) -> None:
+        configuration, reactor = self._configuration, self._reactor
+        self._resolver = Resolver(reactor, configuration.dns)
+        bodies = Bodies(self._spool)
+        recorder = Recorder(reactor, self._journal, self._trace, node_id(self._state_dir))
+        pools = {name: pool.entries for name, pool in configuration.pools.items()}
+        self._scheduler = Scheduler(
+            reactor,
+            Planner(self._resolver),
+            configuration.queues,
+            configuration.paths,
+            self._sources,
+            Rotations(pools),
+            random.random,
+        )
+        fates = Fates(
+            reactor,
+            random.random,
+            self._spool,
+            bodies,
+            recorder,
+            configuration.queues,
+            configuration.node.hostname,
+            self._scheduler.insert,
+        )
+        self._scheduler.use(
+            SessionContext(
+                reactor=reactor,
+                resolver=self._resolver,
+                health=SourceHealth(reactor.seconds),
+                fates=fates,
+                bodies=bodies,
+                trace=self._trace,
+                hostname=configuration.node.hostname,
+            )
+        )
+        self._reception = Reception(
+            reactor,
+            self._spool,
+            bodies,
+            recorder,
+            self._scheduler.insert,
+            untraced=(
+                name
+                for name, listener in configuration.listeners.items()
+                if not listener.trace_headers
+            ),
+        )
+        self._reception.closed = _STARTING
+        self._spool.set_writable_observer(self._writable_changed)
+
+    def _build_listeners(self) -> None:
+        configuration = self._configuration
+        hostname = configuration.node.hostname
+        for name, settings in configuration.listeners.items():
+            factory = ESMTPListenerFactory(
+                self._reactor,
+                settings,
+                self._reception,
+                tls_context_factory=tls_context(settings, hostname, self._state_dir),
+                node_hostname=hostname,
+            )
+            self._factories.append(factory)
+            self._listen(f"[listener:{name}]", settings.listen, factory)
+        proxies = proxy_services(self._reactor, configuration.proxies, configuration.proxy_rules)
+        proxies.setServiceParent(self)
+        for name, sink in configuration.sinks.items():
+            service = sink_service(self._reactor, f"[sink:{name}]", sink, hostname, self._state_dir)
+            service.setServiceParent(self)  # type: ignore[no-untyped-call]
+            self._listening.append((f"[sink:{name}]", service))
+        if configuration.http is not None:
+            site = http_site(configuration.http.trusted_hosts, self._trace, self._why_not_live)
+            self._listen("[http]", configuration.http.listen, site)
+
+    def _listen(self, what: str, endpoint: str, factory: Any) -> None:
+        service = ListeningService(self._reactor, f"{what} listen", endpoint, factory)
+        service.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._listening.append((what, service))
+
+    # -- running ----------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Listen, then open the spool; until that is done clients get a 421.
+
+        @raise StartError: if an address is taken or the spool belongs to another process.
+        """
+        probe = OwnedDirectory(self._spool_path)
+        try:
+            probe.acquire()
+        except SpoolError as error:
+            raise StartError(str(error)) from None
+        finally:
+            probe.release()
+        super().startService()  # type: ignore[no-untyped-call]
+        opening = Deferred.fromCoroutine(self._open_spool())
+        opening.addErrback(self._cannot_run)
+
+    async def _open_spool(self) -> None:
+        await self._spool.open()
+        self._spool_is_open = True
+        self._reception.closed = None
+        waiting = await self._spool.enumerate(self._recovered)
+        for line in announcement(self._configuration, self._sources, self._places(), waiting):
+            self._log.info("{line}", line=line)
+
+    def _recovered(self, messages: list[Any]) -> None:
+        for message in messages:
+            self._scheduler.insert(message)
+
+    def _places(self) -> Iterator[tuple[str, str]]:
+        for what, service in self._listening:
+            yield what, service.address
+        for name, proxy in self._configuration.proxies.items():
+            yield f"[proxy:{name}] (KumoProxy)", proxy.listen
+
+    def _cannot_run(self, failure: Any) -> None:
+        self._log.critical("cannot start: {reason}", reason=failure.getErrorMessage())
+        if not failure.check(SpoolError):
+            self._log.failure("the reason in full", failure)
+        # twistd has no way to be told an exit status once the reactor runs.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.stop()
+
+    def _writable_changed(self, writable: bool) -> None:
+        if writable:
+            self._scheduler.resume()
+        else:
+            self._scheduler.pause()
+
+    def _why_not_live(self) -> str:
+        """Why no mail is taken at the moment; empty if it is."""
+        if self._reception.closed is not None:
+            return self._reception.closed.content
+        return "" if self._spool.writable else "the spool cannot be written"
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more mail, finish the transactions under way, then close the spool."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._reception.closed = _STOPPING
+        draining = [factory.stop_accepting() for factory in self._factories]
+        draining.append(self._scheduler.stop(STOP_PATIENCE))
+        await DeferredList(draining, consumeErrors=True)
+        await maybeDeferred(super().stopService)
+        if self._spool_is_open:
+            await self._spool.close()
+        self._journal.close()

@@ -1,0 +1,75 @@
+"""Proxies and sinks: the parts of a node that also run alone."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.application.service import IService
+
+from kumotwist.proxy.service import ProxyError, build_proxies
+from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
+from kumotwist.service.errors import StartError
+from kumotwist.service.listening import ListeningService
+from kumotwist.service.state import prepare_state_dir
+from kumotwist.smtp.settings import ListenerSettings, SinkSettings
+from kumotwist.smtp.sink import sink_factory
+from kumotwist.tls.server import TLSCertificateError, self_signed, server_context_factory
+
+__all__ = ["proxy_services", "sink_service", "standalone_sink", "tls_context"]
+
+
+def tls_context(
+    settings: ListenerSettings | SinkSettings, hostname: str, state_dir: str
+) -> Any | None:
+    """The TLS context of a listener: configured, or self-signed and kept in the state directory.
+
+    @return: L{None} if TLS is switched off.
+    @raise StartError: if a file cannot be used.
+    """
+    if settings.tls == "none":
+        return None
+    try:
+        if settings.tls_certificate is not None and settings.tls_private_key is not None:
+            return server_context_factory(settings.tls_certificate, settings.tls_private_key)
+        return server_context_factory(*self_signed(settings.hostname or hostname, state_dir))
+    except TLSCertificateError as error:
+        raise StartError(str(error)) from None
+
+
+def sink_service(
+    reactor: Any, name: str, settings: SinkSettings, hostname: str, state_dir: str
+) -> ListeningService:
+    """Build a sink.
+
+    @param name: how error texts call it.
+    @param hostname: what it calls itself where its settings have no name.
+    @raise StartError: if its certificate cannot be used.
+    """
+    context = tls_context(settings, hostname, state_dir)
+    factory = sink_factory(reactor, settings, tls_context_factory=context, node_hostname=hostname)
+    return ListeningService(reactor, f"{name} listen", settings.listen, factory)
+
+
+def proxy_services(
+    reactor: Any,
+    proxies: Mapping[str, ProxySettings],
+    rules: Mapping[str, ProxyRuleSettings],
+) -> IService:
+    """Build the proxies of a process.
+
+    @raise StartError: if one cannot be built.
+    """
+    try:
+        return build_proxies(reactor, proxies, rules.items())
+    except ProxyError as error:
+        raise StartError(str(error)) from None
+
+
+def standalone_sink(reactor: Any, settings: SinkSettings, state_dir: str) -> IService:
+    """What C{twistd kumosink} runs."""
+    hostname = settings.hostname or socket.gethostname()
+    if settings.tls != "none" and settings.tls_certificate is None:
+        state_dir = prepare_state_dir(state_dir)
+    return sink_service(reactor, "kumosink", settings, hostname, state_dir)

@@ -1,0 +1,55 @@
+"""The state directory: where a node keeps what must survive it."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+
+from kumotwist.service.errors import StartError
+
+__all__ = ["node_id", "prepare_state_dir"]
+
+
+def prepare_state_dir(path: str) -> str:
+    """Create the state directory if it is missing.
+
+    @return: its absolute path.
+    @raise StartError: if it cannot be used.
+    """
+    path = os.path.abspath(path)
+    try:
+        os.makedirs(path, mode=0o750, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"state_dir {path}: {error.strerror}") from None
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise StartError(f"state_dir {path}: no permission to read and write this directory")
+    return path
+
+
+def node_id(state_dir: str) -> str:
+    """This node's id: made once, kept in the state directory, part of every record.
+
+    @raise StartError: if it can neither be read nor made.
+    """
+    path = os.path.join(state_dir, "nodeid")
+    try:
+        with open(path, encoding="ascii") as stream:
+            text = stream.read(100).strip()
+        if re.fullmatch(r"[0-9a-fA-F-]{32,36}", text):
+            return text
+        raise StartError(f"{path}: this is not a node id (delete the file to get a new one)")
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{path}: {error}") from None
+    fresh = str(uuid.uuid4())
+    try:
+        with open(f"{path}.new", "w", encoding="ascii") as stream:
+            stream.write(fresh + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(f"{path}.new", path)
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from None
+    return fresh

@@ -1,0 +1,56 @@
+"""C{twistd kumo -c FILE}: run a node."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from kumotwist.config import ConfigErrors, Configuration, load
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """The command line."""
+
+    synopsis = "[options]"
+    longdesc = "A mail transfer agent whose mail leaves through SOCKS5 and HAProxy forward proxies."
+    optParameters = [["config", "c", "etc/kumo.ini", "The configuration file."]]
+    optFlags = [["check", None, "Check the configuration, say what is wrong with it, and exit."]]
+
+    configuration: Configuration
+
+    def postOptions(self) -> None:
+        """Read the configuration: with mistakes in it nothing starts."""
+        self.configuration = read_configuration(self["config"])
+        if self["check"]:
+            sys.stdout.write(f"{self['config']}: ok\n")
+            raise SystemExit(0)
+
+
+def read_configuration(path: str) -> Configuration:
+    """Read a configuration, or print every mistake in it and exit with status 1."""
+    try:
+        return load(path)
+    except ConfigErrors as errors:
+        sys.stderr.write(f"{errors}\n")
+        raise SystemExit(1) from None
+
+
+def makeService(options: Options) -> IService:
+    """Build the node."""
+    from twisted.internet import reactor
+
+    from kumotwist.errors import KumotwistError
+    from kumotwist.proxy.descriptors import raise_descriptor_limit
+    from kumotwist.service import Node
+
+    raise_descriptor_limit()
+    try:
+        node: Any = Node(reactor, options.configuration)
+    except KumotwistError as error:
+        raise SystemExit(f"kumo: {error}") from None
+    return node  # type: ignore[no-any-return]

@@ -1,0 +1,90 @@
+"""C{twistd kumoproxy}: run KumoProxy alone, on the machine that owns the addresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from kumotwist.config import Configuration
+from kumotwist.tap.kumo import read_configuration
+
+__all__ = ["Options", "makeService"]
+
+
+class Options(usage.Options):
+    """The command line: an address, or a configuration with C{[proxy:NAME]} sections."""
+
+    synopsis = "--listen ADDR:PORT | -c FILE"
+    longdesc = (
+        "A SOCKS5 proxy whose clients may choose the source address with BIND. With --listen it "
+        "lets everybody who reaches it send from any address of this machine to ports 25, 465, "
+        "587 and 2525; rules, logins, TLS and limits take a configuration file."
+    )
+    optParameters = [
+        ["config", "c", None, "Run the [proxy:NAME] sections of this file."],
+        ["timeout", None, "60", "Seconds for each phase before the relay, with --listen."],
+        ["idle-timeout", None, "300", "Seconds of silence that end a session, with --listen."],
+    ]
+
+    configuration: Configuration | None = None
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.listen: list[str] = []
+
+    def opt_listen(self, address: str) -> None:
+        """Listen here: ADDR:PORT or a Twisted server endpoint string; repeatable."""
+        from kumotwist.settings.types import parse_server_endpoint
+
+        try:
+            self.listen.append(parse_server_endpoint(address))
+        except ValueError as error:
+            raise usage.UsageError(f"--listen: {error}") from None
+
+    opt_l = opt_listen
+
+    def postOptions(self) -> None:
+        """Exactly one of the two ways."""
+        if bool(self.listen) == bool(self["config"]):
+            raise usage.UsageError("give either --listen ADDR:PORT or -c FILE")
+        for name in ("timeout", "idle-timeout"):
+            try:
+                self[name] = float(self[name])
+            except ValueError:
+                raise usage.UsageError(f"--{name}: {self[name]!r} is not a number") from None
+        if self["config"]:
+            self.configuration = read_configuration(self["config"])
+            if not self.configuration.proxies:
+                raise usage.UsageError(f"{self['config']} has no [proxy:NAME] section")
+
+
+def makeService(options: Options) -> IService:
+    """Build the proxies."""
+    from twisted.internet import reactor
+
+    from kumotwist.errors import KumotwistError
+    from kumotwist.proxy.descriptors import raise_descriptor_limit
+    from kumotwist.proxy.settings import ProxySettings
+    from kumotwist.service import proxy_services
+
+    raise_descriptor_limit()
+    if options.configuration is not None:
+        proxies = dict(options.configuration.proxies)
+        rules = dict(options.configuration.proxy_rules)
+    else:
+        rules = {}
+        proxies = {
+            endpoint: ProxySettings(
+                listen=endpoint,
+                timeout=options["timeout"],
+                idle_timeout=options["idle-timeout"],
+            )
+            for endpoint in options.listen
+        }
+    try:
+        service: Any = proxy_services(reactor, proxies, rules)
+    except KumotwistError as error:
+        raise SystemExit(f"kumoproxy: {error}") from None
+    return service  # type: ignore[no-any-return]
