@@ -1,0 +1,219 @@
+"""The tables, and every SQL statement of the spool.
+
+    message  one row per recipient, clustered by body key, so that those who share a body are
+             neighbours; an index on the due time, for the enumeration
+    small    bodies up to the threshold, apart from the messages so that scans of these stay short
+    large    where in which segment file a larger body is
+    state    what is known of the spool itself
+
+A body and its messages come in one transaction and go in one transaction, so there is never a body
+without a message. Body keys grow; the lowest bit tells the table, so that removing needs no look.
+
+The journal is a WAL: a commit appends and syncs one file. C{auto_vacuum} is INCREMENTAL: it costs
+about a tenth of the CPU of a commit, it cannot be turned on later, and without it the file
+could only shrink by a C{VACUUM}, which rewrites everything while nothing else can be written.
+C{secure_delete} is off: some builds of SQLite overwrite what is deleted with zeros.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from kumotwist.spool.changes import Changes, Store
+from kumotwist.spool.errors import SpoolError
+from kumotwist.spool.records import COLUMNS, is_large
+from kumotwist.spool.segments import RECORD_HEADER_SIZE, Extent
+
+__all__ = ["Database", "connect"]
+
+_APPLICATION_ID = 0x4B544B54
+_FORMAT = 1
+
+_SCHEMA = """
+CREATE TABLE message (
+    body INTEGER NOT NULL, id BLOB NOT NULL, sender TEXT NOT NULL, recipient TEXT NOT NULL,
+    queue TEXT NOT NULL, size INTEGER NOT NULL, created REAL NOT NULL, due REAL NOT NULL,
+    attempts INTEGER NOT NULL, meta TEXT NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (body, id)
+) WITHOUT ROWID;
+CREATE INDEX message_due ON message (due);
+CREATE TABLE small (key INTEGER PRIMARY KEY, crc INTEGER NOT NULL, content BLOB NOT NULL);
+CREATE TABLE large (
+    key INTEGER PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
+    size INTEGER NOT NULL, crc INTEGER NOT NULL
+);
+CREATE TABLE state (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+INSERT INTO state VALUES ('probe', 0);
+"""
+
+_INSERT_MESSAGE = f"INSERT INTO message ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_MESSAGE = (
+    "UPDATE message SET sender = ?, recipient = ?, queue = ?, size = ?, created = ?, due = ?, "
+    "attempts = ?, meta = ?, crc = ? WHERE body = ? AND id = ?"
+)
+_DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND body = ?"
+_UNSHARED = "key = ? AND NOT EXISTS (SELECT 1 FROM message WHERE body = key)"
+_PROBE = "UPDATE state SET value = value + 1 WHERE name = 'probe'"
+
+# Pages (of 4 KiB) that may wait to be reused before the file is made smaller, and how many of them
+# one step gives back: some milliseconds.
+_SPARE_PAGES = 2048
+_PAGES_PER_STEP = 256
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Connect without any implicit transactions; one thread at a time may use it."""
+    return sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+
+
+class Database:
+    """The writing connection."""
+
+    def __init__(self, path: str, *, durable: bool) -> None:
+        """Open the file, making it if it is missing; SQLite recovers what a crash left.
+
+        @raise SpoolError: if it belongs to something else, or to a newer version.
+        @raise sqlite3.Error: if it cannot be used.
+        @raise OSError: if it cannot be made.
+        """
+        # SQLite gives the WAL the file's permissions; nobody else has a right to read mail.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._connection = connect(path)
+        try:
+            self._prepare(path, durable)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _prepare(self, path: str, durable: bool) -> None:
+        execute = self._connection.execute
+        execute("PRAGMA auto_vacuum = INCREMENTAL")
+        execute("PRAGMA secure_delete = OFF")
+        if execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise SpoolError(f"{path}: this file system cannot hold an SQLite WAL")
+        execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        execute("PRAGMA wal_autocheckpoint = 2000")
+        execute("PRAGMA journal_size_limit = 67108864")
+        execute("PRAGMA cache_size = -16384")
+        execute("PRAGMA temp_store = MEMORY")
+        known = execute("PRAGMA application_id").fetchone()[0]
+        version = execute("PRAGMA user_version").fetchone()[0]
+        if known == 0 and not execute("SELECT 1 FROM sqlite_master").fetchone():
+            # All of it at once: a crash in the middle leaves an empty file, not half a spool.
+            self._connection.executescript(
+                f"BEGIN; PRAGMA application_id = {_APPLICATION_ID};"
+                f"PRAGMA user_version = {_FORMAT}; {_SCHEMA} COMMIT;"
+            )
+        elif known != _APPLICATION_ID:
+            raise SpoolError(f"{path}: this database is not a spool of kumotwist")
+        elif version != _FORMAT:
+            raise SpoolError(f"{path}: format {version} is not known to this version ({_FORMAT})")
+
+    def close(self) -> None:
+        """Close; the WAL is written back into the file."""
+        self._connection.close()
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start to write."""
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make it durable."""
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget what was written since L{begin}; SQLite may have done so by itself."""
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    # -- what a transaction does -----------------------------------------------------------------
+
+    def insert(
+        self,
+        stores: Sequence[Store],
+        small: Sequence[tuple[int, int, bytes]],
+        large: Sequence[tuple[int, int, int, int, int]],
+    ) -> None:
+        """Write messages and their bodies, or where those are.
+
+        @param small: key, CRC and content.
+        @param large: key, segment, offset, size and CRC.
+        """
+        many = self._connection.executemany
+        if small:
+            many("INSERT INTO small VALUES (?, ?, ?)", small)
+        if large:
+            many("INSERT INTO large VALUES (?, ?, ?, ?, ?)", large)
+        many(_INSERT_MESSAGE, [row for store in stores for row in store.rows])
+
+    def change(self, changes: Changes) -> list[tuple[int, int]]:
+        """Write updates, removals, and the removals of bodies that follow.
+
+        @return: for each large body that went, its segment and 1.
+        """
+        many = self._connection.executemany
+        if changes.updates:
+            many(_UPDATE_MESSAGE, [(*row[2:], *row[:2]) for row in changes.updates.values()])
+        if not changes.removals:
+            return []
+        many(_DELETE_MESSAGE, changes.removals.items())
+        keys = set(changes.removals.values())
+        small = [(key,) for key in keys if not is_large(key)]
+        if small:
+            many(f"DELETE FROM small WHERE {_UNSHARED}", small)
+        return self._remove_large(key for key in keys if is_large(key))
+
+    def _remove_large(self, keys: Iterable[int]) -> list[tuple[int, int]]:
+        removed = []
+        for key in keys:
+            found = self._connection.execute(
+                f"SELECT segment FROM large WHERE {_UNSHARED}", (key,)
+            ).fetchone()
+            if found is not None:
+                self._connection.execute("DELETE FROM large WHERE key = ?", (key,))
+                removed.append((found[0], 1))
+        return removed
+
+    def probe(self) -> None:
+        """Write something of no meaning, to learn whether writing is possible."""
+        self._connection.execute(_PROBE)
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def last_key(self) -> int:
+        """The highest body key in use, 0 if there is none."""
+        found: int | None = self._connection.execute("SELECT max(body) FROM message").fetchone()[0]
+        return found or 0
+
+    def extents(self) -> dict[int, Extent]:
+        """What is needed of each segment."""
+        rows = self._connection.execute(
+            "SELECT segment, count(*), max(offset + size) FROM large GROUP BY segment"
+        )
+        return {
+            segment: Extent(records, end + RECORD_HEADER_SIZE) for segment, records, end in rows
+        }
+
+    # -- space -----------------------------------------------------------------------------------
+
+    def shrink(self) -> bool:
+        """Give some unused pages back to the file system, if there are many.
+
+        Each page that is in use at the end of the file moves once, to a free place before it.
+
+        @return: whether there is more to give back.
+        """
+        execute = self._connection.execute
+        free = execute("PRAGMA freelist_count").fetchone()[0]
+        total = execute("PRAGMA page_count").fetchone()[0]
+        if free <= max(_SPARE_PAGES, total // 4):
+            return False
+        # Not execute(): it would take the first step of the statement only, which is one page.
+        self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
+        return True

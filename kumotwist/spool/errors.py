@@ -1,0 +1,81 @@
+"""What can go wrong with a spool, and how the operating system's and SQLite's errors become it."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+from kumotwist.errors import KumotwistError
+
+__all__ = [
+    "DamagedBodyError",
+    "DamagedRecordError",
+    "SpoolClosedError",
+    "SpoolError",
+    "SpoolFullError",
+    "SpoolLockedError",
+    "UnstorableMessageError",
+    "as_spool_error",
+]
+
+# SQLite's primary result code for a disk (or quota, or page limit) that is full.
+_SQLITE_FULL = 13
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class SpoolError(KumotwistError):
+    """The spool could not do what was asked; the text says where and why."""
+
+
+class SpoolFullError(SpoolError):
+    """There is no room for it. What was in the spool before is still there."""
+
+
+class SpoolLockedError(SpoolError):
+    """Another process owns the directory.
+
+    @ivar path: the directory.
+    @ivar pid: the owner's process id, or L{None} if it cannot be told.
+    """
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        owner = "another process" if pid is None else f"process {pid}"
+        super().__init__(f"the spool {path} is in use by {owner}")
+        self.path = path
+        self.pid = pid
+
+
+class SpoolClosedError(SpoolError):
+    """The spool is not open (any more)."""
+
+
+class UnstorableMessageError(SpoolError):
+    """A message has a value that cannot be written, such as a due time that is no number."""
+
+
+class DamagedBodyError(SpoolError):
+    """A stored body is missing, or is not what was stored."""
+
+
+class DamagedRecordError(SpoolError):
+    """A message's record is not what was stored."""
+
+
+def as_spool_error(error: BaseException, path: str) -> SpoolError:
+    """Say in our words what happened.
+
+    @param error: what C{os} or C{sqlite3} raised; a L{SpoolError} is passed through.
+    @param path: the file or directory concerned, named in the text.
+    """
+    if isinstance(error, SpoolError):
+        return error
+    if isinstance(error, OSError):
+        named = error.filename if isinstance(error.filename, str) else path
+        text = f"{named}: {error.strerror or error}"
+        return SpoolFullError(text) if error.errno in _FULL_ERRNOS else SpoolError(text)
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        if "disk is full" in str(error) or (code is not None and code & 0xFF == _SQLITE_FULL):
+            return SpoolFullError(f"{path}: {error}")
+        return SpoolError(f"{path}: {error}")
+    return SpoolError(f"{path}: {type(error).__name__}: {error}")

@@ -1,0 +1,191 @@
+"""The spool's disk, synchronously: what the writer's thread does, commit by commit."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Sequence
+
+from twisted.logger import Logger
+
+from kumotwist.spool.changes import Changes, Outcome, Store
+from kumotwist.spool.database import Database
+from kumotwist.spool.disk import Disk
+from kumotwist.spool.errors import SpoolClosedError, SpoolError, as_spool_error
+from kumotwist.spool.ownership import SEGMENTS_NAME, OwnedDirectory
+from kumotwist.spool.reader import SpoolReader
+from kumotwist.spool.records import is_large
+from kumotwist.spool.segments import SegmentFiles
+from kumotwist.spool.settings import SpoolSettings
+
+__all__ = ["DATABASE_NAME", "Storage"]
+
+#: The database's file name within the directory.
+DATABASE_NAME = "spool.sqlite3"
+
+
+class Storage:
+    """Database and segment files of an owned directory. Everything blocks; for one thread."""
+
+    _log = Logger()
+
+    def __init__(self, path: str, settings: SpoolSettings, disk: Disk) -> None:
+        self.path = os.path.abspath(path)
+        self._durable = settings.durable
+        self._disk = disk
+        self._directory = OwnedDirectory(self.path)
+        self._database_path = os.path.join(self.path, DATABASE_NAME)
+        self._segments_path = os.path.join(self.path, SEGMENTS_NAME)
+        self._segments = SegmentFiles(
+            self._segments_path, settings.segment_size, disk, durable=settings.durable
+        )
+        self._database: Database | None = None
+
+    def open(self) -> int:
+        """Take possession and recover.
+
+        @return: the highest body key in use.
+        @raise SpoolError: the text says why not.
+        """
+        self._directory.acquire()
+        try:
+            database = Database(self._database_path, durable=self._durable)
+            try:
+                self._segments.recover(database.extents())
+                last_key = database.last_key()
+            except BaseException:
+                database.close()
+                raise
+        except (sqlite3.Error, OSError, SpoolError) as error:
+            self._directory.release()
+            raise as_spool_error(error, self._database_path) from error
+        self._database = database
+        return last_key
+
+    def open_reader(self) -> SpoolReader:
+        """A reader of the same files, for another thread."""
+        return SpoolReader(self._database_path, self._segments_path, self._disk)
+
+    def close(self) -> None:
+        """Give everything up; harmless if it was not open."""
+        database, self._database = self._database, None
+        if database is None:
+            return
+        self._segments.close()
+        try:
+            database.close()
+        except sqlite3.Error as error:
+            # The WAL stays as it is, and the next open recovers it.
+            self._log.warn("{path}: {problem}", path=self._database_path, problem=str(error))
+        self._directory.release()
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    def commit(self, stores: Sequence[Store], changes: Changes) -> Outcome:
+        """Write everything in one transaction, or, when that fails, whatever can be written.
+
+        Never raises. When the one transaction fails, the changes are tried alone (they make room,
+        and without them no delivery may go on), then the stores one by one, the smallest first,
+        until one of them finds the disk full or broken: so a body that is too large, or a value
+        that the database does not take, fails alone.
+        """
+        try:
+            self._transact(stores, changes)
+            return Outcome(None, {})
+        except Exception as error:
+            problem = as_spool_error(error, self._database_path)
+        if stores:
+            try:
+                self._transact((), changes)
+            except Exception as error:
+                problem = as_spool_error(error, self._database_path)
+            else:
+                return Outcome(None, self._store_singly(stores, problem, not changes))
+        return Outcome(problem, {store.key: problem for store in stores})
+
+    def _store_singly(
+        self, stores: Sequence[Store], problem: SpoolError, tried: bool
+    ) -> dict[int, SpoolError]:
+        """Try stores one by one.
+
+        @param problem: why they failed together.
+        @param tried: whether nothing has changed since, so that a single one need not try again.
+        @return: the refused ones.
+        """
+        if tried and len(stores) == 1:
+            return {stores[0].key: problem}
+        refused: dict[int, SpoolError] = {}
+        stop: SpoolError | None = None
+        for store in sorted(stores, key=lambda store: len(store.body)):
+            if stop is None:
+                try:
+                    self._transact((store,), Changes())
+                except Exception as error:
+                    refused[store.key] = as_spool_error(error, self._database_path)
+                    if isinstance(error, (OSError, sqlite3.OperationalError)):
+                        stop = refused[store.key]
+            else:
+                refused[store.key] = stop
+        return refused
+
+    def _transact(self, stores: Sequence[Store], changes: Changes) -> None:
+        database = self._database
+        if database is None:
+            raise SpoolClosedError(f"the spool {self.path} is not open")
+        small: list[tuple[int, int, bytes]] = []
+        large: list[tuple[int, int, bytes]] = []
+        for store in stores:
+            record = (store.key, zlib.crc32(store.body), store.body)
+            (large if is_large(store.key) else small).append(record)
+        locations = self._segments.append(large) if large else []
+        revivable = False
+        try:
+            database.begin()
+            if stores:
+                places = [
+                    (key, *location, crc)
+                    for (key, crc, _), location in zip(large, locations, strict=True)
+                ]
+                database.insert(stores, small, places)
+            removed = database.change(changes)
+            if not stores and not changes:
+                database.probe()
+            revivable = True
+            database.commit()
+        except BaseException as error:
+            database.rollback()
+            if large:
+                self._take_back(error, revivable)
+            raise
+        if large:
+            self._segments.keep(locations)
+        if removed:
+            self._segments.release(removed)
+
+    def _take_back(self, error: BaseException, revivable: bool) -> None:
+        """Undo an append whose commit failed.
+
+        If the database may have written the commit in full and only failed to sync it, a crash
+        now could bring it back: then the bodies must stay.
+        """
+        full = getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
+        if revivable and not full:
+            self._segments.abandon()
+        else:
+            self._segments.undo()
+
+    def shrink(self) -> bool:
+        """Give unused space back, a little of it.
+
+        @return: whether there is more.
+        """
+        if self._database is None:
+            return False
+        try:
+            return self._database.shrink()
+        except sqlite3.Error as error:
+            self._log.warn(
+                "cannot shrink {path}: {problem}", path=self._database_path, problem=str(error)
+            )
+            return False

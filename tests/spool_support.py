@@ -1,0 +1,88 @@
+"""What the spool's tests share: messages, and workers that need no threads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+
+from kumotwist.message.queued import QueuedMessage, new_id
+from kumotwist.spool import Disk, SpoolSettings, SQLiteSpool
+
+T = TypeVar("T")
+
+#: The settings' threshold in these tests: bodies above it go to a segment file.
+THRESHOLD = 1000
+SEGMENT_SIZE = 20000
+
+SMALL = b"Subject: small\r\n\r\nbody\r\n"
+LARGE = b"Subject: large\r\n\r\n" + b"x" * 3000 + b"\r\n"
+
+
+def make_message(number: int = 0, body: bytes = SMALL, **facts: Any) -> QueuedMessage:
+    """A message with everything that must survive."""
+    values: dict[str, Any] = {
+        "sender": "sender@example.com",
+        "recipient": f"user{number}@example.net",
+        "queue": "campaign:tenant@example.net",
+        "size": len(body),
+        "created": 1700000000.25,
+        "due": 1700000000.5 + number,
+        "meta": {"received_from": "192.0.2.1:99", "smtputf8": False, "name": "Jürgen 😀"},
+    }
+    return QueuedMessage(new_id(1700000000.0 + number), **{**values, **facts})
+
+
+class InlineWorker:
+    """Does every job at once, in the caller's thread."""
+
+    def submit(self, job: Callable[[], T]) -> Deferred[T]:
+        """Do it now."""
+        return execute(job)
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class SteppedWorker:
+    """Keeps jobs until the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def submit(self, job: Callable[[], T]) -> Deferred[T]:
+        """Keep it."""
+        done: Deferred[T] = Deferred()
+        self.jobs.append((job, done))
+        return done
+
+    def step(self) -> None:
+        """Do the oldest job."""
+        job, done = self.jobs.pop(0)
+        execute(job).chainDeferred(done)
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+def make_spool(
+    clock: Clock,
+    path: str,
+    *,
+    disk: Disk | None = None,
+    make_worker: Callable[[str], Any] = lambda name: InlineWorker(),
+    **settings: Any,
+) -> SQLiteSpool:
+    """A real spool without threads: a commit happens when the clock is advanced."""
+    values = {"large_body_threshold": THRESHOLD, "segment_size": SEGMENT_SIZE, **settings}
+    return SQLiteSpool(
+        clock, SpoolSettings(path=path, **values), make_worker=make_worker, disk=disk
+    )
+
+
+def copy_as_after_crash(path: str, target: str) -> None:
+    """What C{kill -9} leaves of a spool: its files as they are, without the shared memory."""
+    shutil.copytree(path, target, ignore=shutil.ignore_patterns("*-shm"))
