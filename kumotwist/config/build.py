@@ -129,11 +129,10 @@ def _read_key(section: Section, key: str, text: str, errors: list[ConfigError]) 
 def _unknown_key(kind: SectionKind, key: str) -> str:
     if key in kind.planned:
         return "is not supported yet"
-    hint = did_you_mean(key, kind.keys)
-    if not hint:
-        homes = [other.form for other in KINDS.values() if key in other.keys]
-        hint = f" (a key of [{'], ['.join(homes)}])" if homes else ""
-    return "unknown key" + hint
+    homes = [other.form for other in KINDS.values() if key in other.keys]
+    if homes:
+        return f"unknown key (a key of [{'], ['.join(homes)}])"
+    return "unknown key" + did_you_mean(key, kind.keys)
 
 
 def _read_weight(section: Section, entry: Entry, errors: list[ConfigError]) -> None:

@@ -56,7 +56,7 @@ class ConfigErrors(KumotwistError):
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that was probably meant."""
     by_folded = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(word.lower(), by_folded, n=1, cutoff=0.7)
+    near = difflib.get_close_matches(word.lower(), by_folded, n=1)
     return by_folded[near[0]] if near else None
 
 

@@ -19,6 +19,14 @@ def _parse_workers(text: str) -> int:
     return value
 
 
+def _machine_name() -> str:
+    try:
+        return HOST_NAME.parse(socket.gethostname())
+    except ValueError:
+        # A name that no peer would accept in a greeting.
+        return "localhost"
+
+
 @attrs.define(frozen=True)
 class NodeSettings:
     """The node itself.
@@ -29,7 +37,7 @@ class NodeSettings:
     hostname: str = setting(
         HOST_NAME,
         "The node's name: in greetings, in Received fields, in message ids.",
-        factory=socket.gethostname,
+        factory=_machine_name,
         default_doc="the machine's name",
     )
     state_dir: str = setting(

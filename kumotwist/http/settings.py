@@ -24,5 +24,5 @@ class HTTPSettings:
     trusted_hosts: tuple[IPNetwork, ...] = setting(
         NETWORKS,
         "Who may use it without a password.",
-        default=tuple(ipaddress.ip_network(text) for text in ("127.0.0.1", "::1")),
+        default=tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1")),
     )

@@ -65,4 +65,10 @@ def list_of(kind: SettingType[_T]) -> SettingType[tuple[_T, ...]]:
     def reveal(value: tuple[_T, ...]) -> str:
         return ", ".join(kind.reveal(item) for item in value)
 
-    return SettingType(f"list of {kind.name}s", parse, render, secret=kind.secret, reveal=reveal)
+    return SettingType(
+        f"list of {kind.name}s",
+        parse,
+        render,
+        secret=kind.secret,
+        reveal=None if kind.reveal is kind.render else reveal,
+    )
