@@ -383,7 +383,7 @@ class ESMTPServerProtocol(Protocol):
         """End the session as soon as no message is under way."""
         self._leaving = SHUTTING_DOWN
         machine = self._machine
-        idle = machine.transaction is None and not machine.has_input and not machine.owes_answer
+        idle = machine.transaction is None and not machine.unread and not machine.owes_answer
         if idle and self._welcomed and not self._closing:
             self._hang_up(SHUTTING_DOWN)
 

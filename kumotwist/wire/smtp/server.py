@@ -170,9 +170,9 @@ class SMTPServer:
         return self._owed is not None
 
     @property
-    def has_input(self) -> bool:
-        """Whether octets have arrived that no event has been made of."""
-        return self._offset < len(self._buffer)
+    def unread(self) -> int:
+        """Octets that have arrived and that no event has been made of."""
+        return len(self._buffer) - self._offset
 
     @property
     def in_body(self) -> bool:
@@ -378,7 +378,7 @@ class SMTPServer:
             return self._out_of_order(_NO_SENDER, text)
         if not transaction.recipients:
             return self._out_of_order(_NO_RECIPIENTS, text)
-        return DataBegin(transaction, self.has_input, _GO_AHEAD, text)
+        return DataBegin(transaction, self.unread > 0, _GO_AHEAD, text)
 
     def _read_rset(self, argument: str, text: str) -> Event:
         if argument:
