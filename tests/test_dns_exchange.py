@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import Any
 
 import dns.flags
@@ -13,17 +14,20 @@ import dns.rdatatype
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionRefusedError
-from twisted.internet.testing import StringTransport
+from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from kumotwist.dns import DNSError
 from kumotwist.dns.answers import Answer, Question, make_query, read_answer, read_response
 from kumotwist.dns.cache import ExpiringCache
 from kumotwist.dns.client import DNSClient
+from kumotwist.dns.datagram import DatagramSocket
 from kumotwist.settings.types import HostPort
-from kumotwist.testing.dns import FakePort, UDPReactor, reply_to
+from kumotwist.testing.dns import FakeNetwork, FakeSocket, reply_to
 
 MX = Question(dns.name.from_text("example.com"), dns.rdatatype.MX)
 RECORD = "example.com. 60 IN MX 10 mx.example.com."
@@ -37,20 +41,26 @@ class ClientTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Begin with an empty cache."""
-        self.reactor = UDPReactor()
-        self.client = DNSClient(self.reactor, [FIRST, SECOND], 8.0)
+        self.reactor = MemoryReactorClock()
+        self.network = FakeNetwork(self.reactor)
+        self.begin(FIRST, SECOND)
+
+    def begin(self, *servers: HostPort) -> None:
+        """Begin with these servers and an empty cache."""
+        self.client = DNSClient(self.reactor, servers, 8.0, self.network.open_socket)
 
     def ask(self, question: Question = MX) -> Deferred[Answer]:
         """Ask a question."""
         return self.client.ask(question)
 
-    def open_ports(self) -> list[FakePort]:
+    def open_ports(self) -> list[FakeSocket]:
         """The sockets in use."""
-        return [port for port in self.reactor.ports if port.open]
+        return [port for port in self.network.sockets if port.open]
 
     def assert_clean(self) -> None:
         """No socket and no timer is left."""
         self.assertEqual(self.open_ports(), [])
+        self.assertEqual(self.reactor.getReaders(), [])
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def assert_answer(self, result: Deferred[Answer], *values: str) -> None:
@@ -68,13 +78,22 @@ class ClientTestCase(SynchronousTestCase):
         self.assert_clean()
 
 
+def _error(number: int) -> OSError:
+    """An error of the system's."""
+    return OSError(number, os.strerror(number))
+
+
+def _raise_unreachable(fake: FakeSocket, argument: object) -> None:
+    raise _error(errno.ENETUNREACH)
+
+
 class DatagramTests(ClientTestCase):
     """UDP."""
 
     def test_answer(self) -> None:
         """A question goes to the first server, from a port of its own, with EDNS."""
         result = self.ask()
-        (port,) = self.reactor.ports
+        (port,) = self.network.sockets
         self.assertEqual(port.peer, ("192.0.2.1", 53))
         query = dns.message.from_wire(port.sent[0])
         self.assertTrue(query.flags & dns.flags.RD)
@@ -88,13 +107,13 @@ class DatagramTests(ClientTestCase):
         for _ in range(8):
             self.ask(Question(MX.name, dns.rdatatype.A)).addErrback(lambda _: None)
             self.reactor.advance(20)
-        ids = {port.sent[0][:2] for port in self.reactor.ports}
-        self.assertGreater(len(ids), len(self.reactor.ports) - 3)
+        ids = {port.sent[0][:2] for port in self.network.sockets}
+        self.assertGreater(len(ids), len(self.network.sockets) - 3)
 
     def test_forgeries(self) -> None:
         """Datagrams that answer something else are passed over, and the real one counts."""
         result = self.ask()
-        (port,) = self.reactor.ports
+        (port,) = self.network.sockets
         other = make_query(Question(dns.name.from_text("evil.example"), dns.rdatatype.MX))
 
         def other_id(response: dns.message.Message) -> None:
@@ -117,7 +136,7 @@ class DatagramTests(ClientTestCase):
     def test_aliases(self) -> None:
         """Aliases are followed within the answer."""
         result = self.ask()
-        self.reactor.ports[0].answer(
+        self.network.sockets[0].answer(
             "example.com. 5 IN CNAME a.example.", "a.example. 60 IN MX 10 mx.example.com."
         )
         self.assertEqual(self.successResultOf(result).ttl, 5)
@@ -125,14 +144,14 @@ class DatagramTests(ClientTestCase):
     def test_no_such_name(self) -> None:
         """NXDOMAIN is an answer."""
         result = self.ask()
-        self.reactor.ports[0].answer(rcode="NXDOMAIN", authority=[SOA])
+        self.network.sockets[0].answer(rcode="NXDOMAIN", authority=[SOA])
         self.assertEqual(self.successResultOf(result), Answer((), False, 30.0))
         self.assert_clean()
 
     def test_no_data(self) -> None:
         """A name without such records is an answer too."""
         result = self.ask()
-        self.reactor.ports[0].answer()
+        self.network.sockets[0].answer()
         self.assertEqual(self.successResultOf(result), Answer((), True, 0.0))
 
     def test_silence(self) -> None:
@@ -140,28 +159,30 @@ class DatagramTests(ClientTestCase):
         result = self.ask()
         self.reactor.pump([2.0] * 3)
         self.assertEqual(
-            [port.peer for port in self.reactor.ports],
+            [port.peer for port in self.network.sockets],
             [("192.0.2.1", 53), ("2001:db8::2", 5353)] * 2,
         )
-        self.assertEqual([port.interface for port in self.reactor.ports], ["", "::"] * 2)
+        self.assertEqual(
+            [port.family for port in self.network.sockets], [socket.AF_INET, socket.AF_INET6] * 2
+        )
         self.assertNoResult(result)
         self.reactor.advance(2.0)
-        self.assert_temporary(result, "no answer (within 8 seconds)")
+        self.assert_temporary(result, "failed: no answer within 8 seconds")
 
     def test_late_answer(self) -> None:
         """An answer to the first try counts while the second is under way."""
         result = self.ask()
         self.reactor.advance(2.0)
         self.assertEqual(len(self.open_ports()), 2)
-        self.reactor.ports[0].answer(RECORD)
+        self.network.sockets[0].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_failing_server(self) -> None:
         """A server that cannot find out is not waited for: the next is asked at once."""
         result = self.ask()
-        self.reactor.ports[0].answer(rcode="SERVFAIL")
-        self.assertEqual(len(self.reactor.ports), 2)
-        self.reactor.ports[1].answer(RECORD)
+        self.network.sockets[0].answer(rcode="SERVFAIL")
+        self.assertEqual(len(self.network.sockets), 2)
+        self.network.sockets[1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_all_fail(self) -> None:
@@ -169,16 +190,19 @@ class DatagramTests(ClientTestCase):
         result = self.ask()
         for index, rcode in enumerate(["SERVFAIL", "REFUSED", "NOTIMP", "SERVFAIL"]):
             self.assertNoResult(result)
-            self.reactor.ports[index].answer(rcode=rcode)
+            self.network.sockets[index].answer(rcode=rcode)
         self.assert_temporary(
-            result, "look-up of MX of example.com failed: [2001:db8::2]:5353 answered SERVFAIL"
+            result,
+            "the look-up of MX of example.com failed: 192.0.2.1:53 answered SERVFAIL; "
+            "[2001:db8::2]:5353 answered REFUSED; 192.0.2.1:53 answered NOTIMP; "
+            "[2001:db8::2]:5353 answered SERVFAIL",
         )
 
     def test_malformed_answer(self) -> None:
         """A loop of aliases is the server's fault."""
         result = self.ask()
         for port in range(4):
-            self.reactor.ports[port].answer(
+            self.network.sockets[port].answer(
                 "example.com. 5 IN CNAME a.example.", "a.example. 5 IN CNAME example.com."
             )
         self.assert_temporary(result, "malformed")
@@ -186,27 +210,54 @@ class DatagramTests(ClientTestCase):
     def test_server_without_edns(self) -> None:
         """A server that does not understand EDNS is asked without it."""
         result = self.ask()
-        self.reactor.ports[0].answer(rcode="FORMERR")
-        self.assertEqual(dns.message.from_wire(self.reactor.ports[1].sent[0]).edns, -1)
-        self.reactor.ports[1].answer(RECORD)
+        self.network.sockets[0].answer(rcode="FORMERR")
+        self.assertEqual(dns.message.from_wire(self.network.sockets[1].sent[0]).edns, -1)
+        self.network.sockets[1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_refused(self) -> None:
         """Where nobody listens the next server is asked at once."""
         result = self.ask()
         for _ in range(4):
-            self.reactor.ports[-1].protocol.connectionRefused()
-        self.assert_temporary(result, "refuses connections")
+            self.network.sockets[-1].receive(_error(errno.ECONNREFUSED))
+        self.assert_temporary(result, "[2001:db8::2]:5353 cannot be asked: Connection refused")
+
+    def test_refused_under_epoll(self) -> None:
+        """The same where the reactor reports the refusal as a lost connection."""
+        result = self.ask()
+        for _ in range(4):
+            (reader,) = self.reactor.getReaders()
+            assert isinstance(reader, DatagramSocket)
+            reader.connectionLost(Failure(ConnectionDone()))
+        self.assert_temporary(result, "cannot be asked: unreachable")
+
+    def test_descriptor(self) -> None:
+        """What is given to the reactor is what a reactor reads."""
+        self.ask()
+        (reader,) = self.reactor.getReaders()
+        verifyObject(IReadDescriptor, reader)
+
+    def test_flood(self) -> None:
+        """A flood of junk is read in turns, and the answer behind it still counts."""
+        result = self.ask()
+        (port,) = self.network.sockets
+        port.receive(*[b"junk"] * 20)
+        port.answer(RECORD)
+        self.assert_answer(result, "10 mx.example.com.")
 
     def test_no_socket(self) -> None:
         """Without sockets a look-up fails for now."""
-        for error in [
-            CannotListenError("", 0, OSError(errno.EMFILE, "too many files")),
-            OSError(errno.ENETUNREACH, "no network"),
-        ]:
-            self.reactor.udp_error = error
-            self.client = DNSClient(self.reactor, [FIRST], 8.0)
-            self.assert_temporary(self.ask(), "cannot be asked")
+        for number in (errno.EMFILE, errno.ENETUNREACH):
+            self.network.error = _error(number)
+            self.begin(FIRST)
+            self.assert_temporary(self.ask(), f"cannot be asked: {os.strerror(number)}")
+
+    def test_no_way(self) -> None:
+        """A socket that cannot be connected or written is closed again."""
+        for method in ("connect", "send"):
+            self.patch(FakeSocket, method, _raise_unreachable)
+            self.begin(FIRST)
+            self.assert_temporary(self.ask(), "Network is unreachable")
 
     def test_cancel(self) -> None:
         """Cancelling closes everything."""
@@ -223,7 +274,7 @@ class StreamTests(ClientTestCase):
     def connect(self) -> tuple[Deferred[Answer], Any, StringTransport, bytes]:
         """Get a truncated answer and connect."""
         result = self.ask()
-        self.reactor.ports[-1].answer(truncated=True)
+        self.network.sockets[-1].answer(truncated=True)
         self.assertEqual(self.open_ports(), [])
         host, port, factory, _, _ = self.reactor.tcpClients[-1]
         self.assertEqual((host, port), ("192.0.2.1", 53))
@@ -237,7 +288,7 @@ class StreamTests(ClientTestCase):
     def test_answer(self) -> None:
         """The whole answer comes over TCP, however it is cut."""
         for size in (1, 3, 10_000):
-            self.client = DNSClient(self.reactor, [FIRST, SECOND], 8.0)
+            self.begin(FIRST, SECOND)
             result, protocol, transport, query = self.connect()
             answer = reply_to(query, RECORD)
             data = len(answer).to_bytes(2, "big") + answer + b"trailing"
@@ -251,7 +302,7 @@ class StreamTests(ClientTestCase):
         result, protocol, _, _ = self.connect()
         protocol.dataReceived(b"\0")
         protocol.connectionLost(Failure(ConnectionDone()))
-        self.reactor.ports[-1].answer(RECORD)
+        self.network.sockets[-1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_wrong_answer(self) -> None:
@@ -259,16 +310,16 @@ class StreamTests(ClientTestCase):
         result, protocol, transport, _ = self.connect()
         protocol.dataReceived(b"\0\4junk")
         self.assertTrue(transport.disconnected)
-        self.reactor.ports[-1].answer(RECORD)
+        self.network.sockets[-1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_no_connection(self) -> None:
         """So is one that cannot be reached."""
         result = self.ask()
-        self.reactor.ports[0].answer(truncated=True)
+        self.network.sockets[0].answer(truncated=True)
         factory: Any = self.reactor.tcpClients[-1][2]
         factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
-        self.reactor.ports[-1].answer(RECORD)
+        self.network.sockets[-1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
 
     def test_timeout(self) -> None:
@@ -281,7 +332,7 @@ class StreamTests(ClientTestCase):
     def test_timeout_while_connecting(self) -> None:
         """So does one that is never made."""
         result = self.ask()
-        self.reactor.ports[0].answer(truncated=True)
+        self.network.sockets[0].answer(truncated=True)
         self.reactor.advance(8.0)
         failure = self.failureResultOf(result, DNSError)
         self.assertFalse(failure.value.permanent)
@@ -294,44 +345,44 @@ class CacheTests(ClientTestCase):
     def test_cached(self) -> None:
         """An answer is believed as long as it says."""
         first = self.ask()
-        self.reactor.ports[0].answer(RECORD)
+        self.network.sockets[0].answer(RECORD)
         self.assert_answer(first, "10 mx.example.com.")
         self.reactor.advance(59)
         self.assert_answer(self.ask(), "10 mx.example.com.")
-        self.assertEqual(len(self.reactor.ports), 1)
+        self.assertEqual(len(self.network.sockets), 1)
         self.reactor.advance(1)
         self.assertNoResult(self.ask())
 
     def test_shared(self) -> None:
         """A question under way is not asked again; everybody gets the answer."""
         results = [self.ask() for _ in range(3)]
-        self.assertEqual(len(self.reactor.ports), 1)
+        self.assertEqual(len(self.network.sockets), 1)
         results[0].cancel()
         self.failureResultOf(results[0], CancelledError)
-        self.reactor.ports[0].answer(RECORD)
+        self.network.sockets[0].answer(RECORD)
         self.assert_answer(results[1], "10 mx.example.com.")
         self.assert_answer(results[2], "10 mx.example.com.")
 
     def test_case(self) -> None:
         """Names are the same whatever their case."""
-        self.reactor.ports.clear()
+        self.network.sockets.clear()
         self.ask()
         self.ask(Question(dns.name.from_text("EXAMPLE.com"), dns.rdatatype.MX))
-        self.assertEqual(len(self.reactor.ports), 1)
+        self.assertEqual(len(self.network.sockets), 1)
 
     def test_negative(self) -> None:
         """That there is no such name is remembered for five minutes at most."""
         result = self.ask()
         long = SOA.replace(" 60 ", " 86400 ").removesuffix("30") + "86400"
-        self.reactor.ports[0].answer(rcode="NXDOMAIN", authority=[long])
+        self.network.sockets[0].answer(rcode="NXDOMAIN", authority=[long])
         self.assertEqual(self.successResultOf(result).ttl, 300)
 
     def test_failures(self) -> None:
         """A failure is remembered for a moment (RFC 9520)."""
         self.assert_fails()
-        count = len(self.reactor.ports)
+        count = len(self.network.sockets)
         self.failureResultOf(self.ask(), DNSError)
-        self.assertEqual(len(self.reactor.ports), count)
+        self.assertEqual(len(self.network.sockets), count)
         self.reactor.advance(5)
         self.assertNoResult(self.ask())
 
@@ -345,10 +396,10 @@ class CacheTests(ClientTestCase):
         """The server that answered is asked first the next time."""
         result = self.ask()
         self.reactor.advance(2.0)
-        self.reactor.ports[1].answer(RECORD)
+        self.network.sockets[1].answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
         self.ask(Question(MX.name, dns.rdatatype.A))
-        self.assertEqual(self.reactor.ports[-1].peer, ("2001:db8::2", 5353))
+        self.assertEqual(self.network.sockets[-1].peer, ("2001:db8::2", 5353))
 
     def test_concurrency(self) -> None:
         """Beyond 128 look-ups at once the next waits for its turn; a cancelled one gives its
@@ -357,15 +408,15 @@ class CacheTests(ClientTestCase):
             self.ask(Question(dns.name.from_text(f"{n}.example"), dns.rdatatype.A))
             for n in range(131)
         ]
-        self.assertEqual(len(self.reactor.ports), 128)
+        self.assertEqual(len(self.network.sockets), 128)
         results[130].cancel()
         self.failureResultOf(results[130], CancelledError)
         results[0].cancel()
         self.failureResultOf(results[0], CancelledError)
-        self.assertEqual(len(self.reactor.ports), 129)
-        self.reactor.ports[1].answer("1.example. 60 IN A 192.0.2.1")
+        self.assertEqual(len(self.network.sockets), 129)
+        self.network.sockets[1].answer("1.example. 60 IN A 192.0.2.1")
         self.successResultOf(results[1])
-        self.assertEqual(len(self.reactor.ports), 130)
+        self.assertEqual(len(self.network.sockets), 130)
         self.reactor.advance(8.0)
         for result in results[2:130]:
             self.failureResultOf(result, DNSError)

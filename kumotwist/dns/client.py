@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from kumotwist.dns.answers import Answer, Question
 from kumotwist.dns.cache import ExpiringCache
+from kumotwist.dns.datagram import OpenSocket, open_socket
 from kumotwist.dns.errors import DNSError
 from kumotwist.dns.exchange import Exchange
 from kumotwist.settings.types import HostPort
@@ -35,14 +36,22 @@ class DNSClient:
     """Asks name servers, remembers what they said, and asks the same question only once at a
     time."""
 
-    def __init__(self, reactor: Any, servers: Sequence[HostPort], timeout: float) -> None:
-        """@param reactor: provides C{IReactorTime}, C{IReactorUDP} and C{IReactorTCP}.
+    def __init__(
+        self,
+        reactor: Any,
+        servers: Sequence[HostPort],
+        timeout: float,
+        opener: OpenSocket = open_socket,
+    ) -> None:
+        """@param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param servers: at least one.
         @param timeout: seconds for one look-up.
+        @param opener: opens UDP sockets.
         """
         self._reactor = reactor
         self._servers = list(servers)
         self._timeout = timeout
+        self._opener = opener
         self._cache: ExpiringCache[Answer | DNSError] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
         self._turns = DeferredSemaphore(_CONCURRENCY)
         self._under_way: dict[Question, _Lookup] = {}
@@ -68,7 +77,9 @@ class DNSClient:
         return lookup.wait()
 
     def _exchange(self, question: Question) -> Deferred[Answer]:
-        exchange = Exchange(self._reactor, question, tuple(self._servers), self._timeout)
+        exchange = Exchange(
+            self._reactor, question, tuple(self._servers), self._timeout, self._opener
+        )
         return exchange.start().addCallback(self._prefer, exchange)
 
     def _prefer(self, answer: Answer, exchange: Exchange) -> Answer:

@@ -12,13 +12,13 @@ import dns.message
 import dns.rcode
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, connectProtocol
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import DatagramProtocol, Protocol
+from twisted.internet.protocol import Protocol
 from twisted.internet.protocol import connectionDone as _done
 from twisted.python.failure import Failure
 
 from kumotwist.dns.answers import Answer, Question, make_query, read_answer, read_response
+from kumotwist.dns.datagram import DatagramSocket, OpenSocket, open_socket
 from kumotwist.dns.errors import DNSError
 from kumotwist.settings.types import HostPort
 
@@ -38,17 +38,24 @@ class Exchange:
     """
 
     def __init__(
-        self, reactor: Any, question: Question, servers: Sequence[HostPort], timeout: float
+        self,
+        reactor: Any,
+        question: Question,
+        servers: Sequence[HostPort],
+        timeout: float,
+        opener: OpenSocket = open_socket,
     ) -> None:
-        """@param reactor: provides C{IReactorTime}, C{IReactorUDP} and C{IReactorTCP}.
+        """@param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param servers: at least one, the preferred first.
         @param timeout: seconds for all tries together.
+        @param opener: opens UDP sockets.
         """
         self.server: HostPort | None = None
         self._reactor = reactor
         self._question = question
         self._servers = servers
         self._timeout = timeout
+        self._opener = opener
         self._tries = min(_MAX_TRIES, max(_MIN_TRIES, 2 * len(servers)))
         self._interval = timeout / self._tries
         self._begun = 0
@@ -56,7 +63,7 @@ class Exchange:
         self._running: list[_Try] = []
         self._next_call: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
-        self._trouble = "no answer"
+        self._troubles: dict[str, None] = {}  # each once, in order
         self._result: Deferred[Answer] | None = None
 
     def start(self) -> Deferred[Answer]:
@@ -83,7 +90,7 @@ class Exchange:
 
     def _run(self, kind: Callable[..., _Try], server: HostPort) -> None:
         query = make_query(self._question, edns=self._edns)
-        attempt = kind(self._reactor, query, server, self._answered, self._failed)
+        attempt = kind(self._reactor, query, server, self._opener, self._answered, self._failed)
         self._running.append(attempt)
         attempt.start()
 
@@ -107,13 +114,13 @@ class Exchange:
 
     def _failed(self, attempt: _Try, trouble: str) -> None:
         self._end_try(attempt)
-        self._trouble = trouble
+        self._troubles[trouble] = None
         if self._begun < self._tries:
             if self._next_call is not None:
                 self._next_call.cancel()
             self._begin_try()
         elif not self._running:
-            self._finish(self._error(self._trouble))
+            self._finish(self._error())
 
     def _end_try(self, attempt: _Try) -> None:
         self._running.remove(attempt)
@@ -121,9 +128,11 @@ class Exchange:
 
     def _expired(self) -> None:
         self._deadline = None
-        self._finish(self._error(f"{self._trouble} (within {self._timeout:g} seconds)"))
+        self._troubles[f"no answer within {self._timeout:g} seconds"] = None
+        self._finish(self._error())
 
-    def _error(self, trouble: str) -> Failure:
+    def _error(self) -> Failure:
+        trouble = "; ".join(self._troubles)
         domain = self._question.name.to_text(omit_final_dot=True)
         return Failure(DNSError(domain, f"the look-up of {self._question} failed: {trouble}"))
 
@@ -153,12 +162,14 @@ class _Try(ABC):
         reactor: Any,
         query: dns.message.Message,
         server: HostPort,
+        opener: OpenSocket,
         answered: Callable[[Any, dns.message.Message], None],
         failed: Callable[[Any, str], None],
     ) -> None:
         self.server = server
         self._reactor = reactor
         self._query = query
+        self._opener = opener
         self._on_answered = answered
         self._on_failed = failed
         self._stopped = False
@@ -191,34 +202,28 @@ class _Try(ABC):
             self._on_failed(self, trouble)
 
 
-class _DatagramTry(_Try, DatagramProtocol):
+class _DatagramTry(_Try):
     """A query over UDP from a port of its own."""
 
-    noisy = False  # else each look-up is worth two lines in the log
-    _port: Any = None
+    _socket: DatagramSocket | None = None
 
     def start(self) -> None:
-        """Send it; the connected socket takes datagrams from the server alone."""
-        interface = "::" if ":" in self.server.host else ""
+        """Send it."""
         try:
-            self._port = self._reactor.listenUDP(0, self, interface=interface)
-            self._port.connect(self.server.host, self.server.port)
-            self._port.write(self._query.to_wire())
-        except (OSError, ValueError, CannotListenError) as error:
-            self._fail(f"{self.server} cannot be asked: {error}")
+            self._socket = DatagramSocket(
+                self._reactor, self.server, self._received, self._unreachable, self._opener
+            )
+            self._socket.send(self._query.to_wire())
+        except OSError as error:
+            self._fail(f"{self.server} cannot be asked: {error.strerror or error}")
 
     def _release(self) -> None:
-        port, self._port = self._port, None
-        if port is not None:
-            port.stopListening()
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            opened.close()
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        """Take an answer."""
-        self._received(datagram)
-
-    def connectionRefused(self) -> None:
-        """Nobody listens there."""
-        self._fail(f"{self.server} refuses connections")
+    def _unreachable(self, why: str) -> None:
+        self._fail(f"{self.server} cannot be asked: {why}")
 
 
 class _StreamTry(_Try):

@@ -49,7 +49,7 @@ class Resolver:
     ) -> None:
         """Nothing is asked yet; without configured name servers C{/etc/resolv.conf} is read.
 
-        @param reactor: provides C{IReactorTime}, C{IReactorUDP} and C{IReactorTCP}.
+        @param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param asker: answers the questions instead of name servers.
         @param chance: shuffles hosts and addresses.
         """

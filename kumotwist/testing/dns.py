@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +17,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorUDP
-from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.interfaces import IReactorFDSet
 from zope.interface import implementer
 
 from kumotwist.dns.answers import Answer, Question
@@ -27,7 +28,7 @@ from kumotwist.dns.settings import DNSSettings
 from kumotwist.interfaces import IResolver
 from kumotwist.settings.types import IPAddress
 
-__all__ = ["FakeAsker", "FakePort", "FakeResolver", "UDPReactor", "reply_to"]
+__all__ = ["FakeAsker", "FakeNetwork", "FakeResolver", "FakeSocket", "reply_to"]
 
 
 class FakeAsker:
@@ -101,65 +102,81 @@ class FakeResolver:
         return self._resolver.lookup_addresses(name)
 
 
-class FakePort:
-    """A UDP port in memory.
+class FakeSocket:
+    """A UDP socket in memory.
 
-    @ivar protocol: who listens.
+    @ivar family: IPv4 or IPv6.
     @ivar peer: the address that C{connect} named.
-    @ivar sent: the datagrams that were written.
+    @ivar sent: the datagrams that were sent.
     @ivar open: whether nobody has closed it.
     """
 
-    def __init__(self, protocol: DatagramProtocol, interface: str) -> None:
-        self.protocol = protocol
-        self.interface = interface
+    def __init__(self, reactor: IReactorFDSet, family: socket.AddressFamily, number: int) -> None:
+        self.family = family
         self.peer: tuple[str, int] | None = None
         self.sent: list[bytes] = []
         self.open = True
+        self._reactor = reactor
+        self._number = number
+        self._arrived: list[bytes | OSError] = []
 
-    def connect(self, host: str, port: int) -> None:
+    def fileno(self) -> int:
+        """A number of its own."""
+        return self._number
+
+    def connect(self, address: tuple[str, int]) -> None:
         """Take datagrams from one address only."""
-        self.peer = (host, port)
+        self.peer = address
 
-    def write(self, datagram: bytes) -> None:
+    def send(self, datagram: bytes) -> int:
         """Send a datagram to that address."""
         self.sent.append(datagram)
+        return len(datagram)
 
-    def stopListening(self) -> None:
-        """Close the port."""
+    def recv(self, size: int) -> bytes:
+        """The next datagram."""
+        if not self._arrived:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        arrived = self._arrived.pop(0)
+        if isinstance(arrived, OSError):
+            raise arrived
+        return arrived[:size]
+
+    def close(self) -> None:
+        """Close it."""
         self.open = False
 
-    def receive(self, datagram: bytes) -> None:
-        """Let a datagram arrive."""
-        assert self.peer is not None
-        self.protocol.datagramReceived(datagram, self.peer)
+    def receive(self, *arrived: bytes | OSError) -> None:
+        """Let datagrams arrive, and the reactor notice; or errors."""
+        self._arrived.extend(arrived)
+        for reader in self._reactor.getReaders():
+            if reader.fileno() == self._number:
+                reader.doRead()
 
     def answer(self, *records: str, **facts: Any) -> None:
         """Answer the query that was sent, see L{reply_to}."""
         self.receive(reply_to(self.sent[-1], *records, **facts))
 
 
-@implementer(IReactorUDP)
-class UDPReactor(MemoryReactorClock):
-    """A reactor in memory with UDP.
+class FakeNetwork:
+    """Where UDP sockets are made in tests.
 
-    @ivar ports: every port that was opened, in order.
-    @ivar udp_error: raised by C{listenUDP} if set.
+    @ivar sockets: every socket that was opened, in order.
+    @ivar error: is raised instead of opening one, if set.
     """
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.ports: list[FakePort] = []
-        self.udp_error: Exception | None = None
+    def __init__(self, reactor: IReactorFDSet) -> None:
+        """@param reactor: a C{MemoryReactorClock}."""
+        self.sockets: list[FakeSocket] = []
+        self.error: OSError | None = None
+        self._reactor = reactor
 
-    def listenUDP(
-        self, port: int, protocol: Any, interface: str = "", maxPacketSize: int = 8192
-    ) -> Any:
-        """Open a port."""
-        if self.udp_error is not None:
-            raise self.udp_error
-        made = FakePort(protocol, interface)
-        self.ports.append(made)
+    def open_socket(self, family: socket.AddressFamily) -> FakeSocket:
+        """Open one."""
+        if self.error is not None:
+            raise self.error
+        made = FakeSocket(self._reactor, family, 1000 + len(self.sockets))
+        self.sockets.append(made)
         return made
 
 
