@@ -142,8 +142,7 @@ def _read_weight(section: Section, entry: Entry, errors: list[ConfigError]) -> N
         section.failed.add(entry.key)
         errors.append(section.error(entry.key, str(error)))
         return
-    entries = section.values.get("entries", ())
-    section.values["entries"] = (*entries, PoolEntry(entry.key, weight))
+    section.values.setdefault("entries", []).append(PoolEntry(entry.key, weight))
 
 
 def _finish(section: Section, errors: list[ConfigError]) -> None:
@@ -158,6 +157,8 @@ def _finish(section: Section, errors: list[ConfigError]) -> None:
     if missing:
         return
     values = dict(section.values)
+    if section.kind.is_pool:
+        values["entries"] = tuple(values.get("entries", ()))
     if section.kind.named:
         values["name"] = "" if section.name is None else str(section.name)
     section.settings = section.kind.settings(**values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from kumotwist.config.build import Section
 from kumotwist.config.errors import ConfigError, did_you_mean
@@ -23,14 +23,14 @@ def check(sections: Sequence[Section]) -> Iterator[ConfigError]:
     yield from check_listening(sections)
 
 
-def _names(sections: Sequence[Section], kind: str) -> list[str]:
-    return [str(section.name) for section in sections if section.kind.name == kind]
+def _names(sections: Sequence[Section], kind: str) -> set[str]:
+    return {str(section.name) for section in sections if section.kind.name == kind}
 
 
 def _check_references(sections: Sequence[Section]) -> Iterator[ConfigError]:
     """Names that are referred to and not defined."""
-    sources = [*_names(sections, "source"), UNSPECIFIED]
-    pools = [*_names(sections, "pool"), UNSPECIFIED]
+    sources = _names(sections, "source") | {UNSPECIFIED}
+    pools = _names(sections, "pool") | {UNSPECIFIED}
     proxies = _names(sections, "proxy")
     for section in sections:
         kind = section.kind.name
@@ -53,9 +53,9 @@ def _check_references(sections: Sequence[Section]) -> Iterator[ConfigError]:
 
 
 def _undefined(
-    section: Section, key: str, kind: str, name: str, known: Sequence[str]
+    section: Section, key: str, kind: str, name: str, known: Iterable[str]
 ) -> ConfigError:
-    hint = did_you_mean(name, known) or f" (a section [{kind}:{name}])"
+    hint = did_you_mean(name, sorted(known)) or f" (a section [{kind}:{name}])"
     return section.error(key, f"there is no {kind} {name!r}{hint}")
 
 
