@@ -11,6 +11,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import Protocol, ServerFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from tests.integration.waiting import free_port, until
@@ -37,6 +38,7 @@ class BadProxyProtocol(Protocol):
         self.proxy = proxy
         self.received = b""
         self.step = 0
+        self.gone = False
 
     def connectionMade(self) -> None:
         """Count it."""
@@ -49,6 +51,10 @@ class BadProxyProtocol(Protocol):
         self.received += data
         self.step += 1
         self.proxy.behave(self, data)
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """Note the end."""
+        self.gone = True
 
     def drip(self, data: bytes) -> None:
         """Write octet by octet, each in its own segment."""
@@ -89,9 +95,7 @@ def start_bad_proxy(test: TestCase, behave: Step) -> BadProxy:
         await maybeDeferred(listening.stopListening)
         for connection in proxy.connections:
             connection.transport.abortConnection()
-        await until(
-            lambda: not any(one.connected for one in proxy.connections), "the proxy's end", 5
-        )
+        await until(lambda: all(one.gone for one in proxy.connections), "the proxy's end", 5)
 
     test.addCleanup(stop)
     return proxy

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.trial.unittest import TestCase
 
 from tests.integration.processes import Child
-from tests.integration.waiting import free_port, until
+from tests.integration.waiting import free_port, greets, until
 
 __all__ = ["Kumo", "Record", "kumo_command", "start_kumo", "start_plugin", "twistd"]
 
@@ -77,10 +77,20 @@ class Kumo(Child):
 
         return await until(look, complaint, seconds)
 
+    async def wait_until_ready(self, seconds: float = 20.0) -> None:
+        """Wait until the listener C{in} takes mail."""
+
+        def look() -> bool:
+            if not self.running:
+                raise self.complain(f"ended with {self.process.returncode} before it was ready")
+            return greets("127.0.0.1", self.port)
+
+        await until(look, lambda: str(self.complain("it does not greet with 220")), seconds)
+
     async def restart(self, test: TestCase) -> Kumo:
-        """Start it again over the same state, after it has ended; wait until it listens."""
+        """Start it again over the same state, after it has ended; wait until it takes mail."""
         again = Kumo(test, self.config_path, self.state, self.port)
-        await again.wait_for_listening(self.port)
+        await again.wait_until_ready()
         return again
 
 
@@ -102,12 +112,12 @@ async def start_kumo(
     wait: bool = True,
     names: Mapping[str, object] | None = None,
 ) -> Kumo:
-    """Start the MTA and wait until it listens.
+    """Start the MTA and wait until it takes mail.
 
     @param config: what follows in the file after C{[kumo]} and C{[listener:in]}; begins within the
         latter, so keys of the listener may come first. C{<NAME>} is replaced from C{names}.
     @param base: replaces the beginning; has C{{state}} and C{{port}}.
-    @param wait: whether to wait until the listener accepts connections.
+    @param wait: whether to wait until the listener takes mail.
     @param names: texts for the C{<NAME>} in the configuration.
     """
     directory = Path(test.mktemp()).absolute()
@@ -119,7 +129,7 @@ async def start_kumo(
     config_path.write_text(text, encoding="utf-8")
     kumo = Kumo(test, config_path, state, port)
     if wait:
-        await kumo.wait_for_listening(port)
+        await kumo.wait_until_ready()
     return kumo
 
 

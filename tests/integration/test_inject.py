@@ -91,7 +91,7 @@ class ShippedConfigurationTests(TestCase):
         (directory / "kumo.ini").write_text(text, encoding="utf-8")
         listener = self.ports["2525"]
         kumo = Kumo(self, directory / "kumo.ini", directory / "var", listener)
-        await kumo.wait_for_listening(listener)
+        await kumo.wait_until_ready()
         return kumo
 
     async def inject(self, number: int) -> None:
@@ -136,7 +136,9 @@ class SinkTests(TestCase):
         """It takes everything and logs the address that each message came from."""
         port = free_port()
         child = await start_plugin(self, "kumosink", ["--listen", f"127.0.0.1:{port}"], port)
-        kumo = await start_kumo(self, direct(f"[127.0.0.1]:{port}", address="127.0.0.19"))
+        path = "enable_tls = OpportunisticInsecure\n"
+        config = direct(f"[127.0.0.1]:{port}", address="127.0.0.19", path=path)
+        kumo = await start_kumo(self, config)
         await send_mail(kumo.port)
         await kumo.wait_for_records(type="Delivery")
         await child.wait_for_output(r"127\.0\.0\.19")
@@ -146,7 +148,8 @@ class SinkTests(TestCase):
         port = free_port()
         arguments = ["--listen", f"127.0.0.1:{port}", "--refuse", "451 4.7.1 Not today"]
         await start_plugin(self, "kumosink", arguments, port)
-        kumo = await start_kumo(self, direct(f"[127.0.0.1]:{port}"))
+        path = "enable_tls = OpportunisticInsecure\n"
+        kumo = await start_kumo(self, direct(f"[127.0.0.1]:{port}", path=path))
         await send_mail(kumo.port)
         [record, *_] = await kumo.wait_for_records(type="TransientFailure")
         self.assertIn("Not today", record["response"]["content"])

@@ -102,7 +102,7 @@ class ProxyBasicTests(TestCase):
         kumo = await start_kumo(self, through_socks5(sink.route, proxy, source="127.0.0.2"))
         await send_mail(kumo.port)
         [record, *_] = await kumo.wait_for_records(type="TransientFailure")
-        self.assertIn("not allowed", record["response"]["content"].lower())
+        self.assertIn("rules do not allow", record["response"]["content"])
         self.assertEqual(sink.sessions, [])
         await child.wait_for_output("(?i)rule")
 

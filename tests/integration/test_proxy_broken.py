@@ -60,7 +60,7 @@ class BrokenProxyTests(TestCase):
     async def test_hangs(self) -> None:
         """It says nothing: the connect timeout ends it."""
         content = await self.broken(lambda c, data: None, "connect_timeout = 1s\n")
-        self.assertIn("tim", content.lower())
+        self.assertIn("within 1 s", content)
 
     async def test_hangs_after_the_greeting(self) -> None:
         """It accepts the method and then says nothing."""
@@ -89,7 +89,7 @@ class BrokenProxyTests(TestCase):
             elif connection.step == 2:
                 connection.transport.write(b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00")
 
-        self.assertIn("not allowed", (await self.broken(behave)).lower())
+        self.assertIn("rules do not allow", await self.broken(behave))
 
     async def test_another_address_after_bind(self) -> None:
         """A BIND reply with another address is a bind failure, and no CONNECT is sent."""
@@ -105,7 +105,7 @@ class BrokenProxyTests(TestCase):
         kumo = await start_kumo(self, config)
         await send_mail(kumo.port)
         [record, *_] = await kumo.wait_for_records(type="TransientFailure")
-        self.assertIn("bind", record["response"]["content"].lower())
+        self.assertIn("instead of 127.0.0.55", record["response"]["content"])
         bind = b"\x05\x01\x00\x05\x02\x00\x01\x7f\x00\x007\x00\x00"
         self.assertEqual(proxy.connections[0].received, bind)
 

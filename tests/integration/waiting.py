@@ -10,7 +10,7 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-__all__ = ["NotInTime", "accepts_connections", "free_port", "pause", "until"]
+__all__ = ["NotInTime", "accepts_connections", "free_port", "greets", "pause", "until"]
 
 _T = TypeVar("_T")
 _given: set[int] = set()
@@ -63,6 +63,18 @@ def free_port(host: str = "127.0.0.1") -> int:
         if port not in _given:
             _given.add(port)
             return port
+
+
+def greets(host: str, port: int) -> bool:
+    """Whether an SMTP server is there and ready: whether it says 220 (and not 421)."""
+    try:
+        with socket.create_connection((host, port), timeout=2) as connection:
+            connection.settimeout(5)
+            ready = connection.recv(3) == b"220"
+            connection.sendall(b"QUIT\r\n")
+    except OSError:
+        return False
+    return ready
 
 
 def accepts_connections(host: str, port: int) -> bool:
