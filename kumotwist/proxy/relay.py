@@ -160,13 +160,9 @@ class TransportRelay:
 
     def _done(self, side: str, other: Any) -> None:
         """One side has sent everything: pass the end of its stream on, after the stream."""
-        if side not in self._sending:
+        if not self._stop_sending(side, other):
             return
-        self._sending.discard(side)
         self._outcome = self._outcome or _CLOSED_BY[side]
-        if len(self._live) == 2:
-            # The other transport must not resume reading a side that has ended.
-            other.unregisterProducer()
         if not self._sending:
             self._close(self._client, "client")
             self._close(self._destination, "destination")
@@ -174,6 +170,18 @@ class TransportRelay:
             other.loseConnection()
         else:
             other.loseWriteConnection()
+
+    def _stop_sending(self, side: str, other: Any) -> bool:
+        """Note that a side sends no more; the other transport must not resume reading it.
+
+        @return: whether that is news.
+        """
+        if side not in self._sending:
+            return False
+        self._sending.discard(side)
+        if len(self._live) == 2:
+            other.unregisterProducer()
+        return True
 
     def _close(self, transport: Any, side: str) -> None:
         if side in self._live:
@@ -185,10 +193,8 @@ class TransportRelay:
             return
         clean = reason.check(ConnectionDone) is not None
         self._outcome = self._outcome or (_CLOSED_BY if clean else _RESET_BY)[side]
-        if len(self._live) == 2:
-            other.unregisterProducer()
+        self._stop_sending(side, other)
         self._live.discard(side)
-        self._sending.discard(side)
         if self._live:
             other.loseConnection()
         else:
