@@ -42,7 +42,7 @@ from kumotwist.smtp.session_errors import (
     cause_words,
 )
 from kumotwist.smtp.timeouts import Timeouts
-from kumotwist.tls.facts import PeerCheck, TLSFacts, tls_facts
+from kumotwist.tls.facts import CheckedConnection, PeerCheck, TLSFacts, tls_facts
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.capabilities import Capabilities
@@ -337,8 +337,7 @@ class ESMTPClient(Protocol):
         self._writer.startTLS(self._tls_options)
         get_handle = getattr(self.transport, "getHandle", None)
         handle = None if get_handle is None else get_handle()
-        check = handle.get_app_data() if isinstance(handle, SSL.Connection) else None
-        self._peer_check = check if isinstance(check, PeerCheck) else None
+        self._peer_check = handle.peer_check if isinstance(handle, CheckedConnection) else None
 
     def _send_body(self) -> None:
         assert self._transaction is not None

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, platformTrust
 from zope.interface import implementer
 
-from kumotwist.tls.facts import PeerCheck
+from kumotwist.tls.facts import CheckedConnection, PeerCheck
 
 __all__ = ["ClientTrust", "client_tls_options", "system_trust"]
 
@@ -140,9 +140,8 @@ class _HostTLS:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Make the connection; C{tlsProtocol} is not needed, the verdict travels with it."""
-        connection = SSL.Connection(self._context, None)
         check = _HostCheck(self._expected, self._name, self._verify)
-        connection.set_app_data(check)
+        connection = CheckedConnection(self._context, check)
         connection.set_verify(SSL.VERIFY_PEER, check.step)
         if self._sni is not None:
             connection.set_tlsext_host_name(self._sni)

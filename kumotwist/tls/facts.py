@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from OpenSSL import SSL
 
-__all__ = ["PeerCheck", "TLSFacts", "tls_facts"]
+__all__ = ["CheckedConnection", "PeerCheck", "TLSFacts", "tls_facts"]
 
 #: The longest certificate subject, in characters, that is kept.
 MAX_SUBJECT = 512
@@ -16,8 +16,8 @@ MAX_SUBJECT = 512
 class PeerCheck:
     """What checking one peer's certificate has found so far.
 
-    It travels as the application data of the pyOpenSSL connection. Whoever verifies certificates
-    attaches one and writes to it; L{tls_facts} reads it.
+    It travels with a L{CheckedConnection}: whoever verifies certificates writes to it, and
+    L{tls_facts} reads it.
 
     @ivar verified: whether the chain leads to a trust anchor and the name is the expected one.
     @ivar error: why the certificate is not good enough; empty while nothing was found.
@@ -28,6 +28,17 @@ class PeerCheck:
     def __init__(self) -> None:
         self.verified = False
         self.error = ""
+
+
+class CheckedConnection(SSL.Connection):
+    """A connection that keeps what checking its peer has found.
+
+    @ivar peer_check: the findings. (The application data is not the place: Twisted wants it.)
+    """
+
+    def __init__(self, context: SSL.Context, peer_check: PeerCheck) -> None:
+        super().__init__(context, None)
+        self.peer_check = peer_check
 
 
 @attrs.define(frozen=True)
@@ -61,14 +72,13 @@ def tls_facts(transport: Any) -> TLSFacts | None:
     cipher = connection.get_cipher_name()
     if cipher is None:
         return None
-    check = connection.get_app_data()
-    checked = isinstance(check, PeerCheck)
+    check = connection.peer_check if isinstance(connection, CheckedConnection) else PeerCheck()
     return TLSFacts(
         cipher=cipher,
         protocol_version=connection.get_protocol_version_name(),
         peer_subject=_subject(connection),
-        verified=check.verified if checked else False,
-        verify_error=check.error if checked else "",
+        verified=check.verified,
+        verify_error=check.error,
     )
 
 
