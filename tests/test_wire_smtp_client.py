@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.client import (
-    ClientEvent,
     Closing,
     Finished,
     Goodbye,
@@ -20,64 +17,10 @@ from kumotwist.wire.smtp.client import (
     SMTPClient,
     UnaskedReplyError,
 )
-from kumotwist.wire.smtp.data import stuffed
-from kumotwist.wire.smtp.events import MessageReceived
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
-from kumotwist.wire.smtp.server import ServerOptions, SMTPServer
-from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome
-
-EHLO = b"EHLO me.example\r\n"
-MESSAGE = OutgoingTransaction("me@example.org", ("a@example.com", "b@example.com"), b"hi\r\n")
-GROUP = (
-    b"MAIL FROM:<me@example.org>\r\nRCPT TO:<a@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-)
-LOST = Reply.of(421, "4.4.2", "lost connection")
-
-
-class Dialogue:
-    """A machine and what it says."""
-
-    def __init__(self, *extensions: bytes, pipelining: bool = True) -> None:
-        self.machine = SMTPClient("me.example", pipelining=pipelining)
-        self.feed(b"220 mx\r\n")
-        self.said = b""
-        if extensions:
-            lines = [b"mx", *extensions]
-            self.feed(b"".join(b"250-%b\r\n" % line for line in lines) + b"250 HELP\r\n")
-            self.said = b""
-
-    def feed(self, data: bytes) -> list[ClientEvent]:
-        """Let the server say something; a body that is wanted is sent at once."""
-        self.machine.receive_data(data)
-        return self.events()
-
-    def events(self) -> list[ClientEvent]:
-        """What has happened."""
-        found = []
-        while (event := self.machine.next_event()) is not NEED_DATA:
-            found.append(event)
-            if isinstance(event, SendBody):
-                self.machine.body_sent()
-        self.said = self.machine.data_to_send()
-        return found
-
-    def begin(self, transaction: OutgoingTransaction = MESSAGE) -> bytes:
-        """Begin a transaction: what is said."""
-        self.machine.begin(transaction)
-        self.said = self.machine.data_to_send()
-        return self.said
-
-    def outcome(self, data: bytes) -> TransactionOutcome:
-        """Let the server end the transaction."""
-        *_, event = self.feed(data)
-        assert isinstance(event, Finished)
-        return event.outcome
-
-
-def codes(outcome: TransactionOutcome) -> list[int]:
-    """The codes that the recipients got."""
-    return [reply.code for reply in outcome.replies]
+from kumotwist.wire.smtp.transaction import TransactionOutcome
+from tests.wire_client_dialogue import EHLO, GROUP, LOST, MESSAGE, Dialogue, codes
 
 
 class OpeningTests(SynchronousTestCase):
@@ -457,179 +400,3 @@ class ResetTests(SynchronousTestCase):
         (event,) = talk.feed(b"421 bye\r\n")
         self.assertIsInstance(event, Goodbye)
         self.assertTrue(talk.machine.closed)
-
-
-class LocalRefusalTests(SynchronousTestCase):
-    """What is known without asking the server."""
-
-    def refused(self, transaction: OutgoingTransaction, *extensions: bytes) -> TransactionOutcome:
-        """The outcome of a transaction that must not be sent at all."""
-        talk = Dialogue(b"PIPELINING", *extensions)
-        self.assertEqual(talk.begin(transaction), b"")
-        (event,) = talk.events()
-        assert isinstance(event, Finished)
-        self.assertTrue(event.outcome.session_usable)
-        self.assertTrue(all(result.local for result in event.outcome.results))
-        return event.outcome
-
-    def test_too_big(self) -> None:
-        """A message above the offered SIZE is not sent (RFC 1870, 6.1); one of that size is."""
-        message = OutgoingTransaction("", ("a@example.com",), b"x" * 99)
-        (reply,) = self.refused(message, b"SIZE 100").replies
-        self.assertEqual((reply.code, str(reply.enhanced_code)), (552, "5.3.4"))
-        talk = Dialogue(b"SIZE 101")
-        self.assertEqual(talk.begin(message), b"MAIL FROM:<> SIZE=101\r\n")
-
-    def test_8bit(self) -> None:
-        """8-bit octets never go to a server without 8BITMIME; to others they are announced."""
-        message = OutgoingTransaction("", ("a@example.com",), b"\xc3\xa4\r\n")
-        (reply,) = self.refused(message).replies
-        self.assertEqual((reply.code, str(reply.enhanced_code)), (554, "5.6.3"))
-        talk = Dialogue(b"8BITMIME")
-        self.assertEqual(talk.begin(message), b"MAIL FROM:<> BODY=8BITMIME\r\n")
-        declared = OutgoingTransaction("", ("a@example.com",), b"a\r\n", body_8bit=True)
-        self.assertEqual(Dialogue(b"SIZE").begin(declared), b"MAIL FROM:<> SIZE=3\r\n")
-
-    def test_smtputf8(self) -> None:
-        """A message that needs SMTPUTF8 does not go to a server without it (RFC 6531)."""
-        for message in (
-            OutgoingTransaction("", ("a@example.com",), b"", smtputf8=True),
-            OutgoingTransaction("ä@example.org", ("a@example.com",), b""),
-            OutgoingTransaction("", ("ä@example.com",), b""),
-        ):
-            (reply,) = self.refused(message).replies
-            self.assertEqual(str(reply.enhanced_code), "5.6.7")
-            self.assertIn(b" SMTPUTF8\r\n", Dialogue(b"SMTPUTF8").begin(message))
-
-    def test_only_some_recipients(self) -> None:
-        """An address that cannot be asked about does not keep the others from their mail."""
-        talk = Dialogue(b"PIPELINING")
-        message = OutgoingTransaction("", ("ä@example.com", "b@example.com", ""), b"x\r\n")
-        self.assertEqual(
-            talk.begin(message), b"MAIL FROM:<>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
-        )
-        talk.feed(b"250 ok\r\n250 ok\r\n354 go\r\n")
-        outcome = talk.outcome(b"250 ok\r\n")
-        self.assertEqual(codes(outcome), [553, 250, 553])
-        self.assertEqual([result.local for result in outcome.results], [True, False, True])
-
-    def test_addresses_that_break_out(self) -> None:
-        """No address can end its command or add a parameter to it."""
-        for address in (
-            "a@b>\r\nRCPT TO:<c@d", "a@b\n", "a b@c", "a@b> SIZE=1", "<a@b", "a\\@b", "\x00@b",
-            '"a@b', "a@b\u2028", "\udc80@b", "x" * 300,
-        ):  # fmt: skip
-            sender = OutgoingTransaction(address, ("a@example.com",), b"")
-            self.assertEqual(codes(self.refused(sender, b"SMTPUTF8")), [553], address)
-            recipient = OutgoingTransaction("", (address,), b"")
-            self.assertEqual(codes(self.refused(recipient, b"SMTPUTF8")), [553], address)
-
-    def test_quoted_addresses(self) -> None:
-        """A quoted local part may contain almost anything, and is sent as it is."""
-        message = OutgoingTransaction("", ('"a b>\\""@example.com',), b"")
-        self.assertIn(
-            b'RCPT TO:<"a b>\\""@example.com>\r\n', Dialogue(b"PIPELINING").begin(message)
-        )
-
-    def test_lone_line_ends(self) -> None:
-        """A body with a CR or LF that stands alone is not sent."""
-        for body in (b"a\nb\r\n", b"a\r", b"\n.\n"):
-            message = OutgoingTransaction("", ("a@example.com",), body)
-            (reply,) = self.refused(message).replies
-            self.assertEqual((reply.code, str(reply.enhanced_code)), (554, "5.6.0"))
-
-    def test_nobody(self) -> None:
-        """A transaction without recipients is our own mistake."""
-        talk = Dialogue(b"SIZE")
-        message = OutgoingTransaction("", (), b"")
-        self.assertRaises(LocalProtocolError, talk.machine.begin, message)
-
-
-LINES = st.sampled_from(
-    [
-        b"220 mx\r\n", b"250-mx\r\n", b"250 PIPELINING\r\n", b"250 ok\r\n", b"250 2.0.0 ok\r\n",
-        b"354 go\r\n", b"421 bye\r\n", b"450 no\r\n", b"500 what\r\n", b"550 5.1.1 no\r\n",
-        b"\r\n", b"25", b"\n", b"\xff",
-    ]
-)  # fmt: skip
-
-
-class AnyStreamTests(SynchronousTestCase):
-    """Whatever a server sends."""
-
-    def run_session(self, pieces: list[bytes]) -> tuple[list[ClientEvent], str]:
-        """Pump a session that sends one message after another; never another exception."""
-        machine = SMTPClient("me.example")
-        events: list[ClientEvent] = []
-        ended = ""
-        try:
-            for piece in pieces:
-                machine.receive_data(piece)
-                while (event := machine.next_event()) is not NEED_DATA:
-                    events.append(event)
-                    if isinstance(event, SendBody):
-                        machine.body_sent()
-                    elif isinstance(event, Ready | Finished) and not machine.closed:
-                        machine.begin(MESSAGE)
-        except RemoteProtocolError as error:
-            self.assertTrue(machine.closed)
-            ended = type(error).__name__
-        outcome = machine.abandon(LOST)
-        if outcome is not None:
-            self.assertEqual(len(outcome.results), len(MESSAGE.recipients))
-        return events, ended
-
-    @settings(max_examples=200)
-    @given(st.lists(LINES, max_size=16).map(lambda x: b"220 a\r\n" + b"".join(x)), st.data())
-    def test_any_stream_in_any_pieces(self, stream: bytes, data: st.DataObject) -> None:
-        """The same octets give the same events in whatever pieces they come.
-
-        But for a server that answers before it is asked: that can only be noticed if the answer
-        is there when the command goes out.
-        """
-        cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8).map(sorted))
-        pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-        whole, whole_end = self.run_session([stream])
-        cut, cut_end = self.run_session(pieces)
-        if whole_end == "UnaskedReplyError":
-            self.assertEqual(cut[: len(whole)], whole)
-        else:
-            self.assertEqual((cut, cut_end), (whole, whole_end))
-
-
-class BackToBackTests(SynchronousTestCase):
-    """The client's machine and the server's."""
-
-    @settings(max_examples=50)
-    @given(
-        st.lists(st.sampled_from([b"", b".", b"..", b".x", b"text", b"\xc3\xa4"]), max_size=8),
-        st.integers(1, 3),
-    )
-    def test_messages_arrive_as_they_are(self, lines: list[bytes], count: int) -> None:
-        """What one side is given to send the other side receives, message after message."""
-        body = b"".join(line + b"\r\n" for line in lines)
-        message = OutgoingTransaction("me@example.org", ("a@example.com",), body)
-        client = SMTPClient("me.example")
-        server = SMTPServer(ServerOptions("mx.example.com"))
-        received = []
-        client.receive_data(server.greeting())
-        sent = 0
-        for _ in range(100):
-            while (event := client.next_event()) is not NEED_DATA:
-                if isinstance(event, SendBody):
-                    server.receive_data(stuffed(body))
-                    client.body_sent()
-                elif isinstance(event, Finished):
-                    self.assertEqual(codes(event.outcome), [250])
-                if isinstance(event, Ready | Finished) and sent < count:
-                    client.begin(message)
-                    sent += 1
-            server.receive_data(client.data_to_send())
-            heard = server.next_event()
-            if heard is NEED_DATA:
-                break
-            assert not isinstance(heard, type(NEED_DATA))
-            if isinstance(heard, MessageReceived):
-                received.append(heard.transaction.body)
-            client.receive_data(server.answer(heard.reply))  # type: ignore[union-attr]
-        self.assertEqual(received, [body] * count)
