@@ -157,8 +157,8 @@ class Fates:
             original = await self._bodies.load(message)
         except Exception as failure:
             self._log.error(
-                "the report on {id} goes without its header: {failure}",
-                id=message.id, failure=str(failure),
+                "the report on {id} goes without its header: {reason}",
+                id=message.id, reason=str(failure),
             )  # fmt: skip
             original = b""
         now = self._clock.seconds()
@@ -193,22 +193,22 @@ class Fates:
     def _not_reported(self, failure: Any, message: QueuedMessage) -> None:
         """The report could not be kept: the message stays and is looked at again."""
         self._log.error(
-            "the report on {id} cannot be kept: {failure}; the message stays in the spool",
-            id=message.id, failure=failure.getErrorMessage(),
+            "the report on {id} cannot be kept: {reason}; the message stays in the spool",
+            id=message.id, reason=failure.getErrorMessage(),
         )  # fmt: skip
         message.due = self._clock.seconds() + REPORT_RETRY
         self._requeue(message)
 
     def _not_updated(self, failure: Any, message: QueuedMessage) -> None:
         self._log.error(
-            "the spool did not record the attempt on {id}: {failure}",
-            id=message.id, failure=failure.getErrorMessage(),
+            "the spool did not record the attempt on {id}: {reason}",
+            id=message.id, reason=failure.getErrorMessage(),
         )  # fmt: skip
 
     def _not_removed(self, failure: Any, message: QueuedMessage) -> None:
         self._log.error(
-            "the spool did not remove {id}: {failure}",
-            id=message.id, failure=failure.getErrorMessage(),
+            "the spool did not remove {id}: {reason}",
+            id=message.id, reason=failure.getErrorMessage(),
         )  # fmt: skip
 
 

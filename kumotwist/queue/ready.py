@@ -85,9 +85,9 @@ class ReadyQueue:
         """Whether C{max_ready} is reached."""
         return len(self._messages) >= self.path.max_ready
 
-    def add(self, message: QueuedMessage) -> None:
-        """Take a message that is due."""
-        self._messages.append(message)
+    def add(self, messages: Iterable[QueuedMessage]) -> None:
+        """Take messages that are due."""
+        self._messages.extend(messages)
         self.kick()
 
     def kick(self) -> None:

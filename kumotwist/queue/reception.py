@@ -6,7 +6,7 @@ for the reply any more, what was stored is taken back: the client will try again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -38,7 +38,7 @@ class Reception:
     """Takes what a listener received.
 
     @param clock: tells the time.
-    @param insert: hands a stored message to its queue.
+    @param insert: hands stored messages to their queues.
     @param untraced: listeners that put no C{Received} header in front.
     """
 
@@ -50,7 +50,7 @@ class Reception:
         spool: ISpool,
         bodies: Bodies,
         recorder: Recorder,
-        insert: Callable[[QueuedMessage], None],
+        insert: Callable[[Sequence[QueuedMessage]], None],
         untraced: Iterable[str] = (),
     ) -> None:
         self._clock = clock
@@ -183,8 +183,7 @@ class Reception:
             self._bodies.keep(message)
             taken = Reply.of(250, "2.0.0", f"OK ids={message.id}")._replace(command=".")
             self._recorder.reception(message, taken, session)
-        for message in messages:
-            self._insert(message)
+        self._insert(messages)
         return reply
 
     def _refuse(self, failure: Any) -> Reply:

@@ -8,11 +8,10 @@ goes to the ready queue of that source and site. Nothing here scans all messages
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Any
 
-import attrs
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
@@ -40,14 +39,6 @@ MAX_PLANS = 65536
 UNSUITABLE_FOR = 300.0
 #: The timer is never set further ahead than this, so that a jump of the clock is noticed.
 LONGEST_SLEEP = 60.0
-
-
-@attrs.define
-class _Lookup:
-    """Messages of one queue that wait for the same plan."""
-
-    settings: QueueSettings
-    messages: list[QueuedMessage] = attrs.field(factory=list)
 
 
 class Scheduler:
@@ -81,7 +72,8 @@ class Scheduler:
         self._sequence = count()
         self._timer: Any = None
         self._plans: dict[str, tuple[float, Plan]] = {}
-        self._lookups: dict[str, _Lookup] = {}
+        # Groups of messages that wait for the same look-up.
+        self._lookups: dict[str, list[list[QueuedMessage]]] = {}
         self._ready: dict[tuple[str, str], ReadyQueue] = {}
         self._unsuitable: dict[tuple[str, str], float] = {}
         self._paused = False
@@ -145,13 +137,26 @@ class Scheduler:
     # -- messages come in -------------------------------------------------------------------------
 
     def insert(self, message: QueuedMessage) -> None:
-        """Take a message: one that was received, that waits again, or that the spool kept."""
+        """Take a message: one that waits again, or that the spool kept."""
+        self.insert_all([message])
+
+    def insert_all(self, messages: Sequence[QueuedMessage]) -> None:
+        """Take messages; those of one body and one queue that are due travel together.
+
+        So the recipients of one message at one site get the same source and, up to
+        C{max_recipients_per_batch}, one transaction.
+        """
         if self._stopped:
             return
-        if message.due <= self._reactor.seconds():
-            self._activate(message)
-        else:
-            self._wait(message)
+        now = self._reactor.seconds()
+        due: dict[tuple[str, int], list[QueuedMessage]] = {}
+        for message in messages:
+            if message.due <= now:
+                due.setdefault((message.queue, message.body_key), []).append(message)
+            else:
+                self._wait(message)
+        for (queue, _), together in due.items():
+            self._activate(queue, together)
 
     def _wait(self, message: QueuedMessage) -> None:
         entry = (message.due, next(self._sequence), message)
@@ -172,7 +177,8 @@ class Scheduler:
         for _ in range(TURN):
             if not self._waiting or self._waiting[0][0] > now:
                 break
-            self._activate(heapq.heappop(self._waiting)[2])
+            message = heapq.heappop(self._waiting)[2]
+            self._activate(message.queue, [message])
         self._set_timer()
 
     @property
@@ -182,41 +188,46 @@ class Scheduler:
 
     # -- a plan -----------------------------------------------------------------------------------
 
-    def _activate(self, message: QueuedMessage) -> None:
-        """A message is due: give it up if it is too old, else find its plan."""
-        settings = self._queues.resolve(message.queue)
+    def _activate(self, queue: str, messages: list[QueuedMessage]) -> None:
+        """Messages are due: give up those that are too old, find the plan for the rest."""
+        settings = self._queues.resolve(queue)
         now = self._reactor.seconds()
-        if now > expiry(settings, message.created):
-            self._node.fates.expired(message, None, AttemptFacts(pool=settings.egress_pool))
+        fresh = []
+        for message in messages:
+            if now > expiry(settings, message.created):
+                self._node.fates.expired(message, None, AttemptFacts(pool=settings.egress_pool))
+            else:
+                fresh.append(message)
+        if not fresh:
             return
-        known = self._plans.get(message.queue)
+        known = self._plans.get(queue)
         if known is not None and known[0] > now:
-            self._route(message, known[1], settings)
+            self._route(fresh, known[1], settings)
             return
-        lookup = self._lookups.get(message.queue)
+        lookup = self._lookups.get(queue)
         if lookup is not None:
-            lookup.messages.append(message)
+            lookup.append(fresh)
             return
-        self._look_up(message, settings)
+        self._look_up(queue, fresh, settings)
 
-    def _look_up(self, message: QueuedMessage, settings: QueueSettings) -> None:
-        queue = message.queue
-        lookup = self._lookups[queue] = _Lookup(settings, [message])
+    def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
+        waiting = self._lookups[queue] = [first]
 
         def planned(plan: Plan) -> None:
             del self._lookups[queue]
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[queue] = (self._reactor.seconds() + PLAN_LIFETIME, plan)
-            for waiting in lookup.messages:
-                self._route(waiting, plan, settings)
+            for messages in waiting:
+                self._route(messages, plan, settings)
 
         def unplanned(failure: Any) -> None:
             self._lookups.pop(queue, None)
             verdict = judge_lookup(failure.value, queue)
             facts = AttemptFacts(pool=settings.egress_pool)
-            for waiting in lookup.messages:
-                self._node.fates.failed(waiting, verdict, facts)
+            for messages in waiting:
+                for message in messages:
+                    self._node.fates.failed(message, verdict, facts)
 
         planning = self._planner.plan(queue, settings)
         planning.addCallbacks(planned, unplanned)
@@ -224,25 +235,27 @@ class Scheduler:
 
     # -- a source ---------------------------------------------------------------------------------
 
-    def _route(self, message: QueuedMessage, plan: Plan, settings: QueueSettings) -> None:
-        """Choose a source and hand the message to its ready queue."""
+    def _route(self, messages: list[QueuedMessage], plan: Plan, settings: QueueSettings) -> None:
+        """Choose a source and hand the messages to its ready queue."""
         pool = settings.egress_pool
         name = self._rotations.pick(
             pool, plan.site, lambda source: self._eligible(source, plan.site)
         )
         if name is None:
-            self._no_source(message, plan, pool)
+            for message in messages:
+                self._no_source(message, plan, pool)
             return
         ready = self._ready.get((name, plan.site))
         if ready is None:
             ready = self._new_ready(name, plan, pool)
         if self._node.trace.watched:
             source = self._sources[name]
-            self._node.trace.emit(
-                "queued", [message.id], source=name, pool=pool, site=plan.site,
-                protocol=source.protocol, server=source.server, recipient=message.recipient,
-            )  # fmt: skip
-        ready.add(message)
+            for message in messages:
+                self._node.trace.emit(
+                    "queued", [message.id], source=name, pool=pool, site=plan.site,
+                    protocol=source.protocol, server=source.server, recipient=message.recipient,
+                )  # fmt: skip
+        ready.add(messages)
 
     def _eligible(self, source: str, site: str) -> bool:
         if not self._node.health.usable(source):
@@ -282,8 +295,7 @@ class Scheduler:
 
     def _take_back(self, ready: ReadyQueue, messages: Iterable[QueuedMessage]) -> None:
         """Messages that a source could not carry look for another one."""
-        for message in messages:
-            self.insert(message)
+        self.insert_all(list(messages))
 
     def _no_source(self, message: QueuedMessage, plan: Plan, pool: str) -> None:
         """No source may carry the message now: wait for one, or fail if none ever could."""

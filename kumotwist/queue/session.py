@@ -359,7 +359,7 @@ class DeliverySession:
             first.body = await self._context.bodies.load(first)
         except Exception as failure:
             self._log.error(
-                "cannot read the body of {id}: {failure}", id=first.id, failure=str(failure)
+                "cannot read the body of {id}: {reason}", id=first.id, reason=str(failure)
             )
             reply = internal_reply(451, "4.3.0", f"the spool cannot give the body: {failure}")
             verdict = Verdict(Scope.MESSAGE, reply, blame="nobody")

@@ -117,7 +117,7 @@ class Node(MultiService):
             self._spool,
             bodies,
             recorder,
-            self._scheduler.insert,
+            self._scheduler.insert_all,
             untraced=(
                 name
                 for name, listener in configuration.listeners.items()
@@ -177,13 +177,9 @@ class Node(MultiService):
         await self._spool.open()
         self._spool_is_open = True
         self._reception.closed = None
-        waiting = await self._spool.enumerate(self._recovered)
+        waiting = await self._spool.enumerate(self._scheduler.insert_all)
         for line in announcement(self._configuration, self._sources, self._places(), waiting):
             self._log.info("{line}", line=line)
-
-    def _recovered(self, messages: list[Any]) -> None:
-        for message in messages:
-            self._scheduler.insert(message)
 
     def _places(self) -> Iterator[tuple[str, str]]:
         for what, service in self._listening:

@@ -1,0 +1,170 @@
+"""A node's queues in a test: real queues, sessions and SMTP on both sides, over a network in
+memory, with a spool in memory and a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from zope.interface import implementer
+
+from kumotwist.egress import Rotations, Source, SourceHealth
+from kumotwist.egress.settings import PathPattern, PathTable, SourceSettings
+from kumotwist.interfaces import IJournal
+from kumotwist.journal import Trace
+from kumotwist.message.queued import QueuedMessage, new_id
+from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.fate import Fates
+from kumotwist.queue.plan import Planner
+from kumotwist.queue.reception import Reception
+from kumotwist.queue.recorder import Recorder
+from kumotwist.queue.scheduler import Scheduler
+from kumotwist.queue.session import SessionContext
+from kumotwist.queue.settings import QueuePattern, QueueTable
+from kumotwist.settings.layers import Rule
+from kumotwist.smtp.listener import ESMTPListenerFactory
+from kumotwist.smtp.settings import SinkSettings
+from kumotwist.smtp.sink import sink_factory
+from kumotwist.testing.dns import FakeResolver
+from kumotwist.testing.spool import MemorySpool
+from tests.memory_network import MemoryNetwork
+
+__all__ = ["ListJournal", "World"]
+
+#: The world begins at this moment; seconds since the epoch.
+BEGINNING = 1_800_000_000.0
+
+BODY = b"Subject: hello\r\nFrom: a@sender.example\r\n\r\nHello.\r\n"
+
+
+@implementer(IJournal)
+class ListJournal:
+    """Keeps records in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+class World:
+    """Queues, and the sinks that they deliver to.
+
+    @param records: DNS, see L{FakeResolver}.
+    @param sources: settings of the sources by name; one direct source if absent.
+    @param weights: of the pool C{pool}; all sources alike if absent.
+    @param queue: values for C{[queue:default]}.
+    @param path: values for C{[path:default]}.
+    """
+
+    def __init__(
+        self,
+        records: Mapping[str, Sequence[str]] | None = None,
+        *,
+        fail: Mapping[str, str] | None = None,
+        sources: Mapping[str, dict[str, Any]] | None = None,
+        weights: Mapping[str, int] | None = None,
+        queue: dict[str, Any] | None = None,
+        path: dict[str, Any] | None = None,
+        spool: MemorySpool | None = None,
+    ) -> None:
+        self.network = MemoryNetwork()
+        self.network.rightNow = BEGINNING
+        self.journal = ListJournal()
+        self.trace = Trace(self.network)
+        self.spool = spool or MemorySpool()
+        self.spool.open()
+        self.health = SourceHealth(self.network.seconds)
+        self.bodies = Bodies(self.spool)
+        sources = sources or {"direct": {}}
+        weights = weights or dict.fromkeys(sources, 1)
+        queue_values = {"egress_pool": "pool", **(queue or {})}
+        path_values = {"enable_tls": "Disabled", **(path or {})}
+        queues = QueueTable([Rule(QueuePattern.parse("default"), queue_values)])
+        paths = PathTable([Rule(PathPattern("default"), path_values)])
+        self.scheduler = Scheduler(
+            self.network,
+            Planner(FakeResolver(records or {}, fail)),
+            queues,
+            paths,
+            {
+                name: Source.of(attrs.evolve(SourceSettings(name=name), **values))
+                for name, values in sources.items()
+            },
+            Rotations({"pool": list(weights.items())}),
+            lambda: 0.5,
+        )
+        recorder = Recorder(self.network, self.journal, self.trace, "node")
+        fates = Fates(
+            self.network,
+            lambda: 0.5,
+            self.spool,
+            self.bodies,
+            recorder,
+            queues,
+            "mta.example",
+            self.scheduler.insert,
+        )
+        self.scheduler.use(
+            SessionContext(
+                reactor=self.network,
+                resolver=FakeResolver(records or {}, fail),
+                health=self.health,
+                fates=fates,
+                bodies=self.bodies,
+                trace=self.trace,
+                hostname="mta.example",
+            )
+        )
+        self.spool.set_writable_observer(
+            lambda writable: self.scheduler.resume() if writable else self.scheduler.pause()
+        )
+        self.reception = Reception(
+            self.network, self.spool, self.bodies, recorder, self.scheduler.insert_all
+        )
+
+    # -- what a test does -------------------------------------------------------------------------
+
+    def sink(self, host: str, port: int = 25, **settings: Any) -> ESMTPListenerFactory:
+        """Put a sink at an address."""
+        values = {"tls": "none", "name": host, "hostname": "sink.example", **settings}
+        factory = sink_factory(self.network, SinkSettings(**values), node_hostname=host)
+        self.network.servers[host, port] = factory
+        return factory
+
+    def inject(
+        self, *recipients: str, sender: str = "a@sender.example", body: bytes = BODY, **meta: Any
+    ) -> list[QueuedMessage]:
+        """Store messages that share a body and hand them to the scheduler."""
+        now = self.network.seconds()
+        messages = [
+            QueuedMessage(
+                id=new_id(now),
+                sender=sender,
+                recipient=recipient,
+                queue=recipient.rpartition("@")[2],
+                size=len(body),
+                created=now,
+                due=now,
+                meta={"reception_protocol": "ESMTP", **meta},
+            )
+            for recipient in recipients
+        ]
+        self.spool.store(body, messages)
+        for message in messages:
+            message.body = body
+            self.bodies.keep(message)
+        self.scheduler.insert_all(messages)
+        self.network.settle()
+        return messages
+
+    def records(self, *kinds: str) -> list[dict[str, Any]]:
+        """The records of some types, or all."""
+        return [each for each in self.journal.records if not kinds or each["type"] in kinds]
+
+    def kinds(self) -> list[str]:
+        """The types of the records, in their order."""
+        return [each["type"] for each in self.journal.records]

@@ -1,0 +1,396 @@
+"""Messages through real queues, sessions and SMTP, over a network in memory."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.protocol import Factory, Protocol
+from twisted.trial.unittest import SynchronousTestCase
+
+from kumotwist.smtp.sink import SinkReception
+from kumotwist.spool import SpoolFullError
+from kumotwist.wire.smtp.replies import Reply
+from tests.queue_world import World
+
+ONE_HOST = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["A 192.0.2.1"]}
+TWO_HOSTS = {
+    "b.example": ["MX 10 mx1.b.example", "MX 20 mx2.b.example"],
+    "mx1.b.example": ["A 192.0.2.1"],
+    "mx2.b.example": ["A 192.0.2.2"],
+}
+
+
+class Scripted(Protocol):
+    """Answers each chunk that comes with the next reply; C{b""} closes the connection."""
+
+    def __init__(self, replies: list[bytes]) -> None:
+        self.replies = list(replies)
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self.say()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Answer."""
+        self.say()
+
+    def say(self) -> None:
+        """Say the next thing."""
+        transport: Any = self.transport
+        if not self.replies:
+            return
+        reply = self.replies.pop(0)
+        if reply:
+            transport.write(reply)
+        else:
+            transport.loseConnection()
+
+
+def scripted(*replies: bytes) -> Factory:
+    """A server that says these replies, whatever it hears."""
+    factory = Factory()
+    factory.protocol = lambda: Scripted(list(replies))
+    return factory
+
+
+class DeliveryTests(SynchronousTestCase):
+    """What becomes of messages."""
+
+    def test_delivered(self) -> None:
+        """A message goes to the MX host, is recorded and leaves the spool."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        world.inject("c@b.example")
+        (record,) = world.records("Delivery")
+        self.assertEqual(record["response"]["code"], 250)
+        self.assertEqual(record["peer_address"], {"name": "mx.b.example", "addr": "192.0.2.1"})
+        self.assertEqual(record["egress_source"], "direct")
+        self.assertEqual(record["num_attempts"], 1)
+        self.assertEqual(world.spool.messages, {})
+        self.assertEqual(world.bodies.bytes, 0)
+
+    def test_one_connection_for_many_messages(self) -> None:
+        """Messages that come one after another share a connection."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        for _ in range(5):
+            world.inject("c@b.example")
+        self.assertEqual(len(world.records("Delivery")), 5)
+        self.assertEqual(len(world.network.connections), 1)
+
+    def test_recipients_share_a_transaction(self) -> None:
+        """Recipients of one message at one site travel together, each with its own record."""
+        world = World(ONE_HOST)
+        sink = world.sink("192.0.2.1")
+        world.inject("c@b.example", "d@b.example", "e@b.example")
+        delivered = {each["recipient"] for each in world.records("Delivery")}
+        self.assertEqual(delivered, {"c@b.example", "d@b.example", "e@b.example"})
+        assert isinstance(sink.reception, SinkReception)
+        self.assertEqual(sink.reception.counts["messages"], 1)
+
+    def test_next_host(self) -> None:
+        """When the best host is down, the next one gets the message at once."""
+        world = World(TWO_HOSTS)
+        world.sink("192.0.2.2")
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["Delivery"])
+        self.assertEqual(world.records()[0]["peer_address"]["name"], "mx2.b.example")
+
+    def test_421_moves_on_to_the_next_host(self) -> None:
+        """A 421 at any point is temporary: the next host is tried."""
+        for when in ("connect", "mail", "rcpt", "data", "message"):
+            world = World(TWO_HOSTS)
+            world.sink("192.0.2.1", refuse=Reply.of(421, "4.3.2", "not now"), refuse_at=when)
+            world.sink("192.0.2.2")
+            world.inject("c@b.example")
+            self.assertEqual(world.kinds(), ["Delivery"], when)
+
+    def test_every_host_is_down(self) -> None:
+        """With no host reachable the message waits twenty minutes, then forty."""
+        world = World(TWO_HOSTS)
+        (message,) = world.inject("c@b.example")
+        (record,) = world.records()
+        self.assertEqual(record["type"], "TransientFailure")
+        self.assertIn("mx1.b.example", record["response"]["content"])
+        self.assertIn("mx2.b.example", record["response"]["content"])
+        stored = world.spool.messages[message.id]
+        self.assertEqual((stored.attempts, stored.due), (1, message.created + 1200))
+        world.network.pass_time(1201, step=60)
+        self.assertEqual(len(world.records("TransientFailure")), 2)
+        self.assertEqual(message.due, message.created + 1200 + 2400)
+        world.sink("192.0.2.2")
+        world.network.pass_time(2401, step=60)
+        self.assertEqual(world.records()[-1]["type"], "Delivery")
+        self.assertEqual(world.records()[-1]["num_attempts"], 3)
+
+    def test_temporary_refusal(self) -> None:
+        """A 4xx to a recipient keeps the message, with the server's words in the record."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1", refuse=Reply.of(451, "4.7.1", "greylisted"), refuse_at="rcpt")
+        world.inject("c@b.example")
+        (record,) = world.records()
+        self.assertEqual(record["type"], "TransientFailure")
+        self.assertEqual(record["response"]["content"], "greylisted")
+
+    def test_permanent_refusal_is_reported(self) -> None:
+        """A 5xx ends the message; its sender gets a report, from the null sender."""
+        records = {**ONE_HOST, "sender.example": ["MX 10 mx.sender.example"]}
+        records["mx.sender.example"] = ["A 192.0.2.9"]
+        world = World(records)
+        world.sink("192.0.2.1", refuse=Reply.of(550, "5.1.1", "no such user"), refuse_at="rcpt")
+        world.sink("192.0.2.9")
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["Bounce", "Reception", "Delivery"])
+        bounce, _, delivery = world.records()
+        self.assertEqual(bounce["response"]["code"], 550)
+        self.assertEqual((delivery["sender"], delivery["recipient"]), ("", "a@sender.example"))
+        self.assertEqual(world.spool.messages, {})
+
+    def test_null_sender_is_never_reported(self) -> None:
+        """A failed report is dropped: nobody hears of it."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1", refuse=Reply.of(550, "5.1.1", "no"), refuse_at="mail")
+        world.inject("c@b.example", sender="")
+        self.assertEqual(world.kinds(), ["Bounce"])
+        self.assertEqual(world.spool.messages, {})
+
+    def test_expires(self) -> None:
+        """C{max_age} ends what could not be delivered, and the sender is told."""
+        world = World(ONE_HOST, queue={"max_age": 3000.0})
+        world.inject("c@b.example")
+        world.network.pass_time(4000, step=60)
+        kinds = world.kinds()
+        self.assertEqual(kinds[:3], ["TransientFailure", "TransientFailure", "Expiration"])
+        expiration = world.records("Expiration")[0]
+        self.assertEqual(expiration["response"]["code"], 551)
+        self.assertIn("connect", expiration["response"]["content"])
+
+    def test_domain_that_does_not_exist(self) -> None:
+        """NXDOMAIN is final."""
+        world = World({})
+        world.inject("c@nowhere.example", sender="")
+        self.assertEqual(world.kinds(), ["Bounce"])
+
+    def test_dns_failure_is_temporary(self) -> None:
+        """A name server that does not answer bounces nothing."""
+        world = World({}, fail={"b.example": "timed out"})
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["TransientFailure"])
+
+    def test_null_mx(self) -> None:
+        """A domain with a null MX refuses its mail for good, with the codes of RFC 7505."""
+        world = World({"b.example": ["MX 0 ."]})
+        world.inject("c@b.example", sender="")
+        response = world.records("Bounce")[0]["response"]
+        self.assertEqual(response["code"], 556)
+        self.assertEqual(response["enhanced_code"], {"class": 5, "subject": 1, "detail": 10})
+
+    def test_prohibited_hosts(self) -> None:
+        """A domain whose MX is loopback is refused without a connection."""
+        world = World(
+            {"b.example": ["MX 10 localhost.b.example"], "localhost.b.example": ["A 127.0.0.1"]}
+        )
+        world.sink("127.0.0.1")
+        world.inject("c@b.example", sender="")
+        self.assertEqual(world.kinds(), ["Bounce"])
+        self.assertEqual(world.network.connections, [])
+
+
+class LostSessionTests(SynchronousTestCase):
+    """Sessions that end at the wrong moment."""
+
+    EHLO = b"250-mx.b.example\r\n250 PIPELINING\r\n"
+
+    def test_lost_after_the_dot(self) -> None:
+        """Without a reply to the final dot the message waits, marked as a possible duplicate."""
+        world = World(TWO_HOSTS)
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", self.EHLO, b"250 ok\r\n250 ok\r\n354 go\r\n", b""
+        )
+        world.sink("192.0.2.2")
+        world.inject("c@b.example")
+        (record,) = world.records()
+        self.assertEqual(record["type"], "TransientFailure")
+        self.assertIn("more than once", record["response"]["content"])
+
+    def test_250_then_closed(self) -> None:
+        """A 250 counts, whatever happens to the connection then."""
+        world = World(ONE_HOST)
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", self.EHLO, b"250 ok\r\n250 ok\r\n354 go\r\n", b"250 taken\r\n", b""
+        )
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["Delivery"])
+
+    def test_lost_between_messages(self) -> None:
+        """A server that closes a reused connection costs the next message no attempt."""
+        world = World(ONE_HOST)
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", self.EHLO, b"250 ok\r\n250 ok\r\n354 go\r\n", b"250 taken\r\n",
+            b"421 too much\r\n",
+        )  # fmt: skip
+        world.inject("c@b.example")
+        world.inject("d@b.example")
+        self.assertEqual(world.kinds(), ["Delivery", "Delivery"])
+        self.assertEqual([each["num_attempts"] for each in world.records()], [1, 1])
+
+    def test_garbage(self) -> None:
+        """A host that does not speak SMTP is passed over."""
+        world = World(TWO_HOSTS)
+        world.network.servers["192.0.2.1", 25] = scripted(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        world.sink("192.0.2.2")
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["Delivery"])
+
+    def test_silence(self) -> None:
+        """A host that says nothing is given up after C{banner_timeout}."""
+        world = World(ONE_HOST, path={"banner_timeout": 60.0})
+        world.network.servers["192.0.2.1", 25] = scripted(b"")
+        world.network.servers["192.0.2.1", 25] = Factory.forProtocol(Protocol)
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds(), [])
+        world.network.pass_time(61)
+        self.assertEqual(world.kinds(), ["TransientFailure"])
+        self.assertIn("timed out", world.records()[0]["response"]["content"])
+
+
+class SourceTests(SynchronousTestCase):
+    """Which way out, and what happens when it is closed."""
+
+    def test_weights(self) -> None:
+        """A pool spreads messages by weight."""
+        world = World(
+            ONE_HOST,
+            sources={
+                "one": {"source_address": ipaddress.ip_address("198.51.100.1")},
+                "two": {"source_address": ipaddress.ip_address("198.51.100.2")},
+            },
+            weights={"one": 3, "two": 1},
+        )
+        world.sink("192.0.2.1")
+        for _ in range(8):
+            world.inject("c@b.example")
+        used = [each["egress_source"] for each in world.records("Delivery")]
+        self.assertEqual((used.count("one"), used.count("two")), (6, 2))
+
+    def test_unplumbed_source(self) -> None:
+        """A source whose address the machine lacks is held; another one carries the mail."""
+        world = World(
+            ONE_HOST,
+            sources={
+                "lost": {"source_address": ipaddress.ip_address("198.51.100.1")},
+                "good": {},
+            },
+        )
+        sink = world.sink("192.0.2.1")
+        world.network.servers["192.0.2.1", 25] = lambda: error.ConnectBindError(99)
+        world.inject("c@b.example")
+        self.assertEqual(world.kinds()[0], "TransientFailure")
+        world.network.servers["192.0.2.1", 25] = sink
+        world.network.pass_time(20)
+        self.assertEqual(world.records()[-1]["type"], "Delivery")
+        self.assertEqual(world.records()[-1]["num_attempts"], 1)
+
+    def test_every_source_is_held(self) -> None:
+        """While every proxy is down mail waits, no attempt is charged, and nothing is bounced."""
+        world = World(
+            ONE_HOST,
+            sources={
+                "p1": {"socks5_proxy_server": "tcp:10.0.0.1:1080"},
+                "p2": {"socks5_proxy_server": "tcp:10.0.0.2:1080"},
+            },
+        )
+        (message,) = world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["TransientFailure", "TransientFailure", "Delayed"])
+        tried = {each["egress_source"] for each in world.records("TransientFailure")}
+        self.assertEqual(tried, {"p1", "p2"})
+        world.network.pass_time(3600, step=5)
+        self.assertEqual(message.attempts, 0)
+        self.assertNotIn("Bounce", world.kinds())
+        self.assertIn(message.id, world.spool.messages)
+        self.assertEqual(world.kinds().count("Delayed"), 1)
+        self.assertLess(len(world.network.connections), 60)
+
+    def test_family_is_skipped_not_failed(self) -> None:
+        """A destination of a family that the source lacks goes through another source."""
+        records = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["AAAA 2001:db8::1"]}
+        world = World(
+            records,
+            sources={
+                "four": {"source_address": ipaddress.ip_address("198.51.100.1")},
+                "six": {"source_address": ipaddress.ip_address("2001:db8::99")},
+            },
+        )
+        world.sink("2001:db8::1")
+        for _ in range(3):
+            world.inject("c@b.example")
+        self.assertEqual(world.kinds(), ["Delivery"] * 3)
+        self.assertEqual({each["egress_source"] for each in world.records()}, {"six"})
+
+    def test_no_source_of_the_family(self) -> None:
+        """With no source of the family at all it is an ordinary temporary failure."""
+        records = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["AAAA 2001:db8::1"]}
+        world = World(
+            records, sources={"four": {"source_address": ipaddress.ip_address("198.51.100.1")}}
+        )
+        world.inject("c@b.example")
+        (record,) = world.records()
+        self.assertEqual(record["type"], "TransientFailure")
+        self.assertIn("family", record["response"]["content"])
+        self.assertTrue(world.health.usable("four"))
+
+
+class PauseTests(SynchronousTestCase):
+    """A spool that cannot be written."""
+
+    def test_nothing_starts_while_the_spool_is_broken(self) -> None:
+        """Deliveries pause while their outcome could not be recorded, and go on afterwards."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        world.inject("c@b.example")
+        world.scheduler.pause()
+        world.inject("d@b.example", "e@b.example")
+        self.assertEqual(len(world.records("Delivery")), 1)
+        world.scheduler.resume()
+        world.network.settle()
+        self.assertEqual(len(world.records("Delivery")), 3)
+        self.assertEqual(len(world.network.connections), 1)
+
+    def test_a_removal_that_waits(self) -> None:
+        """A message whose removal cannot be recorded is not sent again by this process."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        world.scheduler.pause()
+        world.inject("c@b.example")
+        world.spool.break_down(SpoolFullError("disk full"))
+        world.scheduler.resume()
+        world.network.settle()
+        self.assertEqual(world.kinds(), ["Delivery"])
+        self.assertEqual(len(world.spool.messages), 1)
+        world.spool.repair()
+        world.network.pass_time(60)
+        self.assertEqual(world.kinds(), ["Delivery"])
+        self.assertEqual(world.spool.messages, {})
+
+    def test_stop_waits_for_transactions(self) -> None:
+        """Stopping ends idle sessions at once."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        world.inject("c@b.example")
+        stopped = world.scheduler.stop(30.0)
+        world.network.settle()
+        self.successResultOf(stopped)
+
+    def test_stop_aborts_what_hangs(self) -> None:
+        """A session that hangs is aborted after the patience; its message stays spooled."""
+        world = World(ONE_HOST)
+        world.network.servers["192.0.2.1", 25] = Factory.forProtocol(Protocol)
+        (message,) = world.inject("c@b.example")
+        stopped = world.scheduler.stop(30.0)
+        world.network.settle()
+        self.assertNoResult(stopped)
+        world.network.pass_time(31)
+        self.successResultOf(stopped)
+        self.assertIn(message.id, world.spool.messages)
