@@ -4,6 +4,7 @@ the thing."""
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Literal, cast
 
@@ -53,7 +54,7 @@ DOMAIN_PATTERN: SettingType[str] = SettingType("domain pattern", _parse_domain_p
 def _parse_reply(text: str) -> Reply:
     wrong = f"{text!r} is not a refusal (such as 451 4.3.2 try again later)"
     code, _, rest = text.strip().partition(" ")
-    if len(code) != 3 or not code.isdecimal() or code[0] not in "45" or not text.isprintable():
+    if re.fullmatch("[45][0-9]{2}", code) is None or not text.isprintable():
         raise ValueError(wrong)
     first, _, words = rest.partition(" ")
     try:
