@@ -76,13 +76,15 @@ class ISpool(Interface):
 
     A Deferred of C{store}, C{update} or C{remove} fires after what was asked is on disk; calls
     that are made while a commit is under way share the next one (group commit). All methods are
-    called from the reactor's thread and fire there.
+    called from the reactor's thread and fire there. Cancelling a Deferred takes nothing back.
+    What is asked of a spool that is not open fails with L{kumotwist.spool.SpoolClosedError}.
     """
 
     writable = Attribute(
-        """L{bool}: whether the last commit succeeded. While it is false C{store} still tries,
-        C{update} and C{remove} are kept and tried again until they succeed, and deliveries must
-        not start: their outcome could not be recorded."""
+        """L{bool}: whether outcomes can be recorded. While it is false deliveries must not start;
+        C{update} and C{remove} are kept and tried again every second until they succeed, and
+        C{store} waits for the next try and succeeds or fails with it. A store that does not
+        fit, while small changes do, fails without making this false."""
     )
 
     def open() -> Deferred[None]:
@@ -95,29 +97,42 @@ class ISpool(Interface):
     def store(body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
         """Keep a body and the messages that share it: all of them, or none.
 
-        Sets C{body_key} of each. Fails with L{kumotwist.spool.SpoolFullError} or another
-        L{kumotwist.spool.SpoolError}; then nothing of it is kept.
+        Sets C{body_key} of each, at once; it is 0 again if the store fails. Fails with
+        L{kumotwist.spool.SpoolFullError} or another L{kumotwist.spool.SpoolError}; then
+        nothing of it is kept.
         """
 
     def update(message: QueuedMessage) -> Deferred[None]:
-        """Record the message's C{attempts}, C{due}, C{queue} and C{meta} as they are now."""
+        """Record the message as it is when this is called: C{attempts}, C{due}, C{queue}, C{meta}
+        and the rest of its envelope. Of a message that is gone, nothing is recorded.
+
+        @raise kumotwist.spool.UnstorableMessageError: (in the Deferred) it has a value that cannot
+            be written; what was recorded before stays.
+        """
 
     def remove(messages: Sequence[QueuedMessage]) -> Deferred[None]:
         """Forget messages whose fate is decided; a body that nobody shares any more goes too."""
 
     def load(message: QueuedMessage) -> Deferred[bytes]:
-        """Read the body. Fails with L{kumotwist.spool.DamagedBodyError} if it is not what was
-        stored."""
+        """Read the body, also before its store has fired. Fails with
+        L{kumotwist.spool.DamagedBodyError} if it is missing or not what was stored, and with
+        another L{kumotwist.spool.SpoolError} if that could not be told."""
 
     def enumerate(visit: Callable[[list[QueuedMessage]], None]) -> Deferred[int]:
         """Hand over every message that was in the spool when it was opened, in batches, those due
-        first leading; bodies are not loaded. Fires with their number."""
+        first leading; bodies are not loaded. Fires with their number.
+
+        To be called once, before messages from before the opening are updated or removed.
+        Messages that were handed over may be updated and removed at once, also from C{visit}.
+        Damaged records are logged and left out.
+        """
 
     def set_writable_observer(observer: Callable[[bool], None]) -> None:
         """Name the one who is told, in the reactor's thread, whenever C{writable} changes."""
 
     def close() -> Deferred[None]:
-        """Finish what was asked, then give the directory up."""
+        """Finish what was asked, then give the directory up. Updates and removals that cannot be
+        written even then fail with L{kumotwist.spool.SpoolClosedError}."""
 
 
 class IJournal(Interface):
