@@ -37,6 +37,7 @@ class FailingDisk(Disk):
         self.room: int | None = None
         self.sync_error: int | None = None
         self.truncate_error: int | None = None
+        self.free = 10**9
 
     def write(self, descriptor: int, offset: int, buffers: Sequence[bytes]) -> None:
         """Write what there is room for."""
@@ -44,6 +45,10 @@ class FailingDisk(Disk):
             super().write(descriptor, offset, [b"".join(buffers)[: self.room]])
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().write(descriptor, offset, buffers)
+
+    def free_space(self, path: str) -> int:
+        """As the test says."""
+        return self.free
 
     def sync(self, descriptor: int) -> None:
         """Fail or sync."""
@@ -182,6 +187,20 @@ class FullDatabaseTests(SpoolFailureTestCase):
         self.assertLessEqual(self.commits, 2)
         for each in later:
             self.failureResultOf(each, SpoolFullError)
+
+    def test_low_space(self) -> None:
+        """With little space left stores are refused, while removals still go through."""
+        message = self.store()
+        self.disk.free = 64 * 1024 * 1024 - 1
+        refused = [self.spool.store(SMALL, [make_message()]) for _ in range(3)]
+        removed = self.spool.remove([message])
+        self.clock.advance(0)
+        for each in refused:
+            self.failureResultOf(each, SpoolFullError)
+        self.successResultOf(removed)
+        self.assertTrue(self.spool.writable)
+        self.disk.free += 1
+        self.store()
 
     def test_real_limit(self) -> None:
         """A database that reaches SQLite's page limit refuses the big store and takes small ones.

@@ -95,7 +95,7 @@ class Database:
         if execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise SpoolError(f"{path}: this file system cannot hold an SQLite WAL")
         execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        execute("PRAGMA wal_autocheckpoint = 2000")
+        execute("PRAGMA wal_autocheckpoint = 1000")
         execute("PRAGMA journal_size_limit = 67108864")
         execute("PRAGMA cache_size = -16384")
         execute("PRAGMA temp_store = MEMORY")

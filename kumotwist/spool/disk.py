@@ -1,4 +1,7 @@
-"""The system calls on segment files, in one place: so that a test can make any of them fail."""
+"""The system calls of the spool, in one place: so that a test can make any of them fail.
+
+SQLite makes its own.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +62,11 @@ class Disk:
     def unlink(self, path: str) -> None:
         """Delete a file."""
         os.unlink(path)
+
+    def free_space(self, path: str) -> int:
+        """Octets that this process may still use on a path's file system."""
+        facts = os.statvfs(path)
+        return facts.f_bavail * facts.f_frsize
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read a part of a file; less than C{length} only at its end."""

@@ -37,3 +37,10 @@ class SpoolSettings:
         "nothing in it is needed any more.",
         default=64 * 1024 * 1024,
     )
+    min_free_space: int = setting(
+        SIZE,
+        "When less than this is free on the file system, no mail is accepted. What is left is for "
+        "recording deliveries, without which the spool could never become emptier: less "
+        "than 16MiB does not ensure that.",
+        default=64 * 1024 * 1024,
+    )

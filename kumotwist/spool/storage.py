@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from kumotwist.spool.changes import Changes, Outcome, Store
 from kumotwist.spool.database import Database
 from kumotwist.spool.disk import Disk
-from kumotwist.spool.errors import SpoolClosedError, SpoolError, as_spool_error
+from kumotwist.spool.errors import SpoolClosedError, SpoolError, SpoolFullError, as_spool_error
 from kumotwist.spool.ownership import SEGMENTS_NAME, OwnedDirectory
 from kumotwist.spool.reader import SpoolReader
 from kumotwist.spool.records import is_large
@@ -33,6 +33,7 @@ class Storage:
     def __init__(self, path: str, settings: SpoolSettings, disk: Disk) -> None:
         self.path = os.path.abspath(path)
         self._durable = settings.durable
+        self._min_free_space = settings.min_free_space
         self._disk = disk
         self._directory = OwnedDirectory(self.path)
         self._database_path = os.path.join(self.path, DATABASE_NAME)
@@ -123,7 +124,7 @@ class Storage:
                     self._transact((store,), Changes())
                 except Exception as error:
                     refused[store.key] = as_spool_error(error, self._database_path)
-                    if isinstance(error, (OSError, sqlite3.OperationalError)):
+                    if isinstance(error, (OSError, sqlite3.OperationalError, SpoolFullError)):
                         stop = refused[store.key]
             else:
                 refused[store.key] = stop
@@ -133,6 +134,8 @@ class Storage:
         database = self._database
         if database is None:
             raise SpoolClosedError(f"the spool {self.path} is not open")
+        if stores:
+            self._refuse_if_low()
         small: list[tuple[int, int, bytes]] = []
         large: list[tuple[int, int, bytes]] = []
         for store in stores:
@@ -162,6 +165,15 @@ class Storage:
             self._segments.keep(locations)
         if removed:
             self._segments.release(removed)
+
+    def _refuse_if_low(self) -> None:
+        """Leave room for removals: a disk that was filled to the brim could not be emptied."""
+        free = self._disk.free_space(self.path)
+        if free < self._min_free_space:
+            raise SpoolFullError(
+                f"{self.path}: {free} bytes are free, less than the "
+                f"min_free_space of {self._min_free_space}"
+            )
 
     def _take_back(self, error: BaseException, revivable: bool) -> None:
         """Undo an append whose commit failed.
