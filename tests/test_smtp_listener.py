@@ -462,6 +462,7 @@ class BoundsTests(ListenerTestCase):
         for _ in range(3):
             extra, transport = self.connect(factory=factory)
             self.assertEqual(transport.value()[:9], b"421 4.3.2")
+            self.assertTrue(transport.disconnecting)
             extra.connectionLost()
         self.assertEqual(len([event for event in log if event["log_level"].name == "warn"]), 1)
         first.connectionLost()

@@ -114,9 +114,10 @@ class ESMTPServerProtocol(Protocol):
         self._session_deadline = listener.reactor.seconds() + self._settings.session_timeout
         refusal = listener.admit(self)
         if refusal is not None:
+            self._said_goodbye = True  # no lingering: there are too many already
             self._welcome(refusal)
         else:
-            self._consider(self._welcome, self._reception.connected, self.session)
+            self._consider(self._question(self._reception.connected), self._welcome)
 
     def _welcome(self, reply: Reply | None) -> None:
         """Greet, or say why not."""
@@ -267,18 +268,19 @@ class ESMTPServerProtocol(Protocol):
                 reply=str(reply),
             )
 
-    def _consider(
-        self, then: Callable[[Reply | None], None], question: Callable[..., Answer], *facts: Any
-    ) -> bool:
-        """Put a question to the reception and go on with its answer, now or when it is there.
+    def _question(self, question: Callable[..., Answer], *facts: Any) -> Answer:
+        """Put a question to the reception; a defect in it is an answer, too."""
+        try:
+            return question(self.session, *facts)
+        except Exception:
+            self._log.failure("the reception failed")
+            return self._trouble
+
+    def _consider(self, answer: Answer, then: Callable[[Reply | None], None]) -> bool:
+        """Go on with an answer of the reception, now or when it is there.
 
         @return: whether it was there.
         """
-        try:
-            answer = question(*facts)
-        except Exception:
-            self._log.failure("the reception failed")
-            answer = self._trouble
         if not isinstance(answer, Deferred):
             then(answer)
             return True
@@ -322,10 +324,13 @@ class ESMTPServerProtocol(Protocol):
     # -- what the events deserve: each returns whether the loop can go on ------------------------
 
     def _ask(self, event: Event, question: Callable[..., Answer], *facts: Any) -> bool:
-        def answered(reply: Reply | None) -> None:
-            self._answer(event, event.reply if reply is None else reply)
-
-        return self._consider(answered, question, self.session, *facts)
+        answer = self._question(question, *facts)
+        if not isinstance(answer, Deferred):
+            self._answer(event, event.reply if answer is None else answer)
+            return True
+        return self._consider(
+            answer, lambda reply: self._answer(event, event.reply if reply is None else reply)
+        )
 
     def _judge_hello(self, event: Hello) -> bool:
         name = one_line(event.domain, 255)
@@ -362,7 +367,8 @@ class ESMTPServerProtocol(Protocol):
             self._answer(event, _BROKEN if reply is None else reply)
 
         self._charge(len(event.transaction.body))
-        return self._consider(answered, self._reception.receive, self.session, event.transaction)
+        answer = self._question(self._reception.receive, event.transaction)
+        return self._consider(answer, answered)
 
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
