@@ -77,7 +77,8 @@ class EndToEndTests(TestCase):
         sink.extensions = ["PIPELINING", "SIZE 500"]
         await send_mail(kumo.port, body=message(body="x" * 60 + "\r\n" * 600), sender="")
         [record] = await kumo.wait_for_records(type="Bounce")
-        self.assertIn("size", str(record["response"]).lower())
+        self.assertEqual(record["response"]["code"], 552)
+        self.assertIn("at most 500", record["response"]["content"])
         self.assertEqual(sink.mails, [])
 
     async def test_only_crlf_dot_crlf_ends_a_message(self) -> None:

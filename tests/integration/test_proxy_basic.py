@@ -104,7 +104,7 @@ class ProxyBasicTests(TestCase):
         [record, *_] = await kumo.wait_for_records(type="TransientFailure")
         self.assertIn("rules do not allow", record["response"]["content"])
         self.assertEqual(sink.sessions, [])
-        await child.wait_for_output("(?i)rule")
+        await child.wait_for_output("REP 02: refused by the default: loopback")
 
     async def test_an_address_that_nobody_owns(self) -> None:
         """A source address that the proxy cannot bind is a bind failure; nothing leaves."""

@@ -75,10 +75,17 @@ class TLSTests(TestCase):
         self.assertNotIn("STARTTLS", sink.sessions[0].lines)
 
     async def test_starttls_refused(self) -> None:
-        """Opportunistic goes on in the clear when STARTTLS is refused."""
+        """A host that offers STARTTLS and then refuses it counts as a failed handshake: mail goes
+        on in the clear only if that is allowed."""
         sink = self.tls_sink()
         sink.always("STARTTLS", "454 4.7.0 Not now")
-        await self.assert_delivered(sink, "OpportunisticInsecure", False)
+        kumo = await self.send(sink, "OpportunisticInsecure")
+        [record, *_] = await kumo.wait_for_records(type="TransientFailure")
+        self.assertIn("Not now", record["response"]["content"])
+        self.assertEqual(sink.mails, [])
+        await kumo.stop()
+        more = "opportunistic_tls_reconnect_on_failed_handshake = yes\n"
+        await self.assert_delivered(sink, "OpportunisticInsecure", False, more)
 
     async def test_tls_opportunistic_reconnect(self) -> None:
         """After a failed handshake a new connection goes on without TLS, if told to."""
