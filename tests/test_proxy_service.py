@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +172,7 @@ class TogetherTests(TestCase):
         two: Any = together.getServiceNamed("two")
         together.startService()
         own = two.listening[0]
-        address = type(rule("deny", sources=own.host).sources[0].network_address)(own.host)
+        address = ipaddress.ip_address(own.host)
         for service in (one, two):
             self.assertTrue(service._is_own(address, own.port))
             self.assertFalse(service._is_own(address, 25))
@@ -178,7 +180,6 @@ class TogetherTests(TestCase):
 
     def test_descriptor_limit(self) -> None:
         """Raising the limit of descriptors leaves the soft one at what it says."""
-        resource = __import__("resource")
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, before)
         limit = raise_descriptor_limit()

@@ -14,24 +14,27 @@ from zope.interface import implementer
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.outgoing import IOutgoing
 
-__all__ = ["Relay", "TransportRelay"]
+__all__ = ["CLOSED_BY", "RESET_BY", "Relay", "TransportRelay"]
 
-#: How a session of which both sides took leave is called in the log.
-_CLOSED_BY = {"client": "closed by the client", "destination": "closed by the destination"}
-_RESET_BY = {"client": "reset by the client", "destination": "reset by the destination"}
+#: How a session ended, for the log, by the side that ended it.
+CLOSED_BY = {"client": "closed by the client", "destination": "closed by the destination"}
+RESET_BY = {"client": "reset by the client", "destination": "reset by the destination"}
 
 
 class Relay(Protocol):
-    """What a session needs of whatever carries its stream.
+    """What a session needs of whatever carries its stream."""
 
-    @ivar to_destination: octets that came from the client.
-    @ivar to_client: octets that came from the destination.
-    @ivar last_activity: when something last moved, by the clock that was given.
-    """
+    @property
+    def to_destination(self) -> int:
+        """How many octets came from the client."""
 
-    to_destination: int
-    to_client: int
-    last_activity: float
+    @property
+    def to_client(self) -> int:
+        """How many octets came from the destination."""
+
+    @property
+    def last_activity(self) -> float:
+        """When something last moved, by the clock that was given."""
 
     def start(self, early: bytes) -> None:
         """Begin; C{early} is what the client has already sent for the destination."""
@@ -112,7 +115,7 @@ class TransportRelay:
             self._outgoing.attach(end)
         except OSError:
             self._live.discard("destination")
-            self.abort(_RESET_BY["destination"])
+            self.abort(RESET_BY["destination"])
             return
         self._destination = end.transport
         self._destination.registerProducer(self._client, True)
@@ -162,7 +165,7 @@ class TransportRelay:
         """One side has sent everything: pass the end of its stream on, after the stream."""
         if not self._stop_sending(side, other):
             return
-        self._outcome = self._outcome or _CLOSED_BY[side]
+        self._outcome = self._outcome or CLOSED_BY[side]
         if not self._sending:
             self._close(self._client, "client")
             self._close(self._destination, "destination")
@@ -192,7 +195,7 @@ class TransportRelay:
         if side not in self._live:
             return
         clean = reason.check(ConnectionDone) is not None
-        self._outcome = self._outcome or (_CLOSED_BY if clean else _RESET_BY)[side]
+        self._outcome = self._outcome or (CLOSED_BY if clean else RESET_BY)[side]
         self._stop_sending(side, other)
         self._live.discard(side)
         if self._live:

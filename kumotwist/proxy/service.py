@@ -28,6 +28,7 @@ from kumotwist.proxy.relay import Relay, TransportRelay
 from kumotwist.proxy.rules import Rules, plain_address
 from kumotwist.proxy.session import ProxySession, SharedByProxy
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
+from kumotwist.proxy.splice import PipePool, SpliceRelay, can_splice
 from kumotwist.settings.types import IPAddress
 
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
@@ -116,6 +117,7 @@ class ProxyService(Service):
         )
         self._endpoint = _endpoint(reactor, settings)
         self._certificate = _certificate(settings, reactor.seconds)
+        self._pipes = PipePool()
         self._port: IListeningPort | None = None
 
     # -- what it tells ---------------------------------------------------------------------------
@@ -199,6 +201,7 @@ class ProxyService(Service):
         if port is not None:
             await maybeDeferred(port.stopListening)
         self._cut()  # who came between the last look and the closing of the port
+        self._pipes.close()
         shared.draining = False
 
     def _cut(self) -> None:
@@ -208,6 +211,8 @@ class ProxyService(Service):
     # -- what sessions need of it ----------------------------------------------------------------
 
     def _make_relay(self, client: Any, outgoing: IOutgoing, ended: Callable[[str], None]) -> Relay:
+        if self.settings.use_splice and can_splice(client, outgoing):
+            return SpliceRelay(self._reactor, client, outgoing, self.counters, self._pipes, ended)
         return TransportRelay(client, outgoing, self.counters, self._reactor.seconds, ended)
 
     def _is_own(self, address: IPAddress, port: int) -> bool:
