@@ -96,10 +96,13 @@ class CanonicalTests(SynchronousTestCase):
 
     def test_lone_line_ends_are_found(self) -> None:
         """A CR or LF that is not part of a CRLF is found wherever it stands."""
-        for body in (b"\n", b"\r", b"a\r\n\n", b"\r\r\n", b"a\r", b"\n\r"):
+        large = b"x" * CHUNK_SIZE
+        for body in (b"\n", b"\r", b"a\r\n\n", b"\r\r\n", b"a\r", b"\n\r", b"a\r\nb\r"):
             self.assertFalse(is_canonical(body), body)
-        for body in (b"", b"a", b"\r\n", b"a\r\n\r\nb"):
+            self.assertFalse(is_canonical(large + body), body)
+        for body in (b"", b"a", b"\r\n", b"a\r\n\r\nb", b"a\x0bb\x0cc\x1cd\x85\r\n"):
             self.assertTrue(is_canonical(body), body)
+            self.assertTrue(is_canonical(large + body), body)
 
     def test_line_ends_of_every_kind_become_crlf(self) -> None:
         """LF, CR and CRLF each end a line; CR CR LF is two line ends, never one."""

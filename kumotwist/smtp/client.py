@@ -119,7 +119,8 @@ class ESMTPClient(Protocol):
         self._timeouts = Timeouts() if timeouts is None else timeouts
         self._machine = SMTPClient(hostname, pipelining=pipelining)
         self._deadline = Deadline(clock, self._expired)
-        self._armed: tuple[int, Phase] | None = None
+        self._armed_at = -1
+        self._armed_for = Phase.BANNER
         self._waiter: Deferred[Any] | None = None
         self._result: Any = None
         self._opened = False
@@ -454,11 +455,12 @@ class ESMTPClient(Protocol):
         """Set the deadline when what is waited for has changed; a dripping reply moves nothing."""
         if self._ending or self.failure is not None:
             return
-        phase = self._phase
-        mark = (self._machine.replies, phase)
-        if mark != self._armed:
-            self._armed = mark
-            self._deadline.set(self._timeouts.of(phase))
+        machine = self._machine
+        phase = Phase.STARTTLS if self._shaking_hands else machine.phase
+        if machine.replies == self._armed_at and phase is self._armed_for:
+            return
+        self._armed_at, self._armed_for = machine.replies, phase
+        self._deadline.set(self._timeouts.of(phase))
 
     def _wait(self) -> Deferred[Any]:
         if self._waiter is not None:

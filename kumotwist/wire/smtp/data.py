@@ -17,6 +17,8 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 def is_canonical(body: bytes) -> bool:
     """Whether every line end is CRLF: no CR and no LF stands alone (RFC 5321, 2.3.8)."""
     pairs = body.count(b"\r\n")
+    if len(body) <= CHUNK_SIZE:  # splitlines ends lines at CR, LF and CRLF alike, and is quick
+        return len(body.splitlines()) == pairs + (body[-1:] not in b"\r\n")
     return body.count(b"\n") == pairs and body.count(b"\r") == pairs
 
 
@@ -31,8 +33,10 @@ def stuffed(body: bytes) -> bytes:
     @param body: with canonical line ends, see L{is_canonical}. Anything else would let a
         message end early at a lenient server, so the caller has to have looked.
     """
-    prefix = b"." if body.startswith(b".") else b""
-    return prefix + body.replace(b"\r\n.", b"\r\n..") + _ending(body)
+    ending = _ending(body)
+    if b"\r\n." in body:  # looking first is quicker, and most messages have none
+        body = body.replace(b"\r\n.", b"\r\n..")
+    return b"." + body + ending if body.startswith(b".") else body + ending
 
 
 def stuffed_chunks(body: bytes, size: int = CHUNK_SIZE) -> Iterator[bytes]:

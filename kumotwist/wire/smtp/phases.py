@@ -24,3 +24,6 @@ class Phase(enum.Enum):
     QUIT = "quit"
     #: Nothing is asked.
     IDLE = "idle"
+
+    # Members are singletons; Enum's own hash is a slow function in Python.
+    __hash__ = object.__hash__

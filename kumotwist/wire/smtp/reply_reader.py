@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from typing import NamedTuple
 
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
@@ -16,11 +18,42 @@ MAX_LINES = 128
 #: Octets of one reply, line ends and what was not kept included.
 MAX_REPLY = 65536
 
+#: Lines up to this length are remembered: most replies are the same few, again and again.
+_MEMORABLE = 80
+
 _LINE = re.compile(
     rb"([2-5]\d\d)"  # the code
     rb"(?:([ -])(?:([245])\.(\d{1,3})\.(\d{1,3})(?: +|$))?(.*))?",  # RFC 2034's code, the text
     re.DOTALL,
 )
+
+
+class _Line(NamedTuple):
+    """A line of a reply."""
+
+    code: int
+    last: bool
+    enhanced: EnhancedCode | None
+    text: str
+
+
+def _read_line(line: bytes) -> _Line:
+    """Read a line without its line end."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise RemoteProtocolError(f"not a reply: {line[:60]!r}")
+    raw_code, separator, klass, subject, detail, rest = match.groups()
+    enhanced = None
+    if klass is not None:
+        if klass == raw_code[:1]:
+            enhanced = EnhancedCode(int(klass), int(subject), int(detail))
+        else:
+            rest = line[4:]
+    text = "" if rest is None else rest.decode("utf-8", "backslashreplace")
+    return _Line(int(raw_code), separator != b"-", enhanced, text)
+
+
+_read_known_line = functools.lru_cache(maxsize=1024)(_read_line)
 
 
 class ReplyReader:
@@ -31,7 +64,9 @@ class ReplyReader:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        # What has been received, from C{_start} on; up to C{_searched} there is no line end.
+        self._data: bytes | bytearray = b""
+        self._start = 0
         self._searched = 0
         # Of the reply that is being assembled:
         self._code = 0
@@ -41,12 +76,21 @@ class ReplyReader:
 
     def receive_data(self, data: bytes) -> None:
         """Take octets as they come."""
-        self._buffer += data
+        if self._start == len(self._data):
+            self._data = data
+            self._start = self._searched = 0
+            return
+        if isinstance(self._data, bytes):
+            self._data = bytearray(self._data)
+        del self._data[: self._start]
+        self._searched -= self._start
+        self._start = 0
+        self._data += data
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left: neither octets nor the beginning of a reply."""
-        return not self._buffer and not self._lines
+        return self._start == len(self._data) and not self._lines
 
     def next_reply(self, command: str = "") -> Reply | None:
         """The next whole reply.
@@ -56,49 +100,41 @@ class ReplyReader:
         @raise RemoteProtocolError: if this is not a reply, or one beyond the bounds. The
             reader is of no use afterwards.
         """
-        buffer = self._buffer
-        start = 0
-        while (end := buffer.find(b"\n", max(self._searched, start))) >= 0:
-            line = bytes(buffer[start : end + 1])
-            start = end + 1
+        data = self._data
+        if self._searched == len(data):
+            return None
+        while (end := data.find(b"\n", self._searched)) >= 0:
+            line = bytes(data[self._start : end + 1])
+            self._start = self._searched = end + 1
             if self._add_line(line):
-                del buffer[:start]
-                self._searched = 0
                 return self._take(command)
-        if start:
-            del buffer[:start]
-        self._searched = len(buffer)
-        if buffer and buffer[0] not in b"2345":
-            raise RemoteProtocolError(f"not a reply: {bytes(buffer[:60])!r}")
-        if self._octets + len(buffer) > MAX_REPLY:
+        self._searched = len(data)
+        left = self._searched - self._start
+        if left and data[self._start] not in b"2345":
+            raise RemoteProtocolError(f"not a reply: {bytes(data[self._start :][:60])!r}")
+        if self._octets + left > MAX_REPLY:
             raise _too_large()
         return None
 
     def _add_line(self, line: bytes) -> bool:
         """Take a line with its line end into the reply; true if it was the last one."""
-        self._octets += len(line)
+        length = len(line)
+        self._octets += length
         if self._octets > MAX_REPLY:
             raise _too_large()
         text = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-        match = _LINE.fullmatch(text[:MAX_LINE])
-        if match is None:
-            raise RemoteProtocolError(f"not a reply: {text[:60]!r}")
-        raw_code, separator, klass, subject, detail, rest = match.groups()
-        code = int(raw_code)
+        read = _read_known_line if length <= _MEMORABLE else _read_line
+        code, last, enhanced, content = read(text[:MAX_LINE])
         if not self._lines:
             self._code = code
         elif code != self._code:
             raise RemoteProtocolError(f"a reply with the codes {self._code} and {code}")
         elif len(self._lines) == MAX_LINES:
             raise RemoteProtocolError(f"a reply of more than {MAX_LINES} lines")
-        if klass is not None:
-            if klass[0] == raw_code[0]:
-                if self._enhanced is None:
-                    self._enhanced = EnhancedCode(int(klass), int(subject), int(detail))
-            else:
-                rest = text[4:MAX_LINE]
-        self._lines.append("" if rest is None else rest.decode("utf-8", "backslashreplace"))
-        return separator != b"-"
+        if self._enhanced is None:
+            self._enhanced = enhanced
+        self._lines.append(content)
+        return last
 
     def _take(self, command: str) -> Reply:
         reply = Reply(self._code, self._enhanced, tuple(self._lines), command)

@@ -150,11 +150,12 @@ class TransactionProgress:
 
     def mail_answered(self, reply: Reply) -> None:
         """The reply to MAIL: a refusal is everybody's result, whatever follows."""
-        if 300 <= reply.code < 400:
+        if reply.code < 300:
+            return
+        if reply.code < 400:
             raise _out_of_place(reply)
-        if not reply.is_positive:
-            self._mail_refused = True
-            self._decide(self.asked, RecipientResult(reply, Phase.MAIL))
+        self._mail_refused = True
+        self._decide(self.asked, RecipientResult(reply, Phase.MAIL))
 
     def rcpt_answered(self, index: int, reply: Reply) -> None:
         """The reply to a RCPT; 251 and 252 accept like 250 (RFC 5321, 3.4, 3.5.3)."""
