@@ -138,7 +138,7 @@ class _SOCKS5:
 
     @property
     def name(self) -> str:
-        return f"socks5 {self.server.name}"
+        return str(self.target)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
@@ -181,7 +181,7 @@ class _HAProxy:
 
     @property
     def name(self) -> str:
-        return f"haproxy {self.server.name}"
+        return str(self.target)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int

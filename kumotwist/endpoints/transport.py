@@ -41,11 +41,11 @@ from kumotwist.endpoints.errors import SuspectedProxyError
 from kumotwist.endpoints.hops import ProxyHop
 from kumotwist.interfaces import IProxiedTransport
 
-__all__ = ["Passage", "ProxiedTransport", "abort_transport", "is_tls"]
+__all__ = ["Decrypted", "Passage", "ProxiedTransport", "abort_transport", "is_tls"]
 
-# What speaks of TLS in a transport. If the connection to the proxy is TLS, these would show the
+# What speaks of TLS in a transport: while there is none with the destination, these would show the
 # proxy's certificate to an application that asks for its destination's.
-_OF_TLS = frozenset({"getPeerCertificate", "getHandle", "negotiatedProtocol"})
+_OF_TLS = frozenset({"getPeerCertificate", "negotiatedProtocol"})
 
 
 def is_tls(transport: object) -> bool:
@@ -75,10 +75,10 @@ class Passage(Shape):
         """The connection is gone; or the proxy will send no more, which is as good."""
 
 
-class _Decrypted(Protocol):
-    """Stands above the TLS layer that C{startTLS} inserts: the application stays what it is.
+class Decrypted(Protocol):
+    """Stands between a TLS layer that is inserted late and the protocol above it.
 
-    The application was connected long ago and keeps its transport, so it is not told of a
+    That protocol was connected long ago and keeps its transport, so it is not told of a
     connection again.
     """
 
@@ -319,7 +319,7 @@ class ProxiedTransport(Protocol):
             return  # the stream has ended; the application has been, or is being, told
         if self._producer is not None:
             self._lower.unregisterProducer()
-        relay = _Decrypted(self._upper)
+        relay = Decrypted(self._upper)
         clock = self._clock or getattr(self.transport, "reactor", None)
         factory = TLSMemoryBIOFactory(
             contextFactory, normal, Factory.forProtocol(lambda: relay), clock=clock
@@ -357,6 +357,9 @@ class ProxiedTransport(Protocol):
         if name.startswith("_"):
             raise AttributeError(name)
         lower = self.__dict__.get("_lower")
-        if lower is None or (name in _OF_TLS and not self._secured and is_tls(lower)):
+        hidden = not self._secured and (
+            name in _OF_TLS or (name == "getHandle" and lower is not None and is_tls(lower))
+        )
+        if lower is None or hidden:
             raise AttributeError(f"{type(self).__name__} has no {name}")
         return getattr(lower, name)
