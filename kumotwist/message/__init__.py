@@ -6,7 +6,6 @@ L{kumotwist.message.header} answers the few questions a relay has, L{received_he
 line that goes on top, and L{build_report} the notification for a sender whose message failed.
 """
 
-from kumotwist.message.addresses import domain_of
 from kumotwist.message.header import (
     count_received,
     has_header,
@@ -24,7 +23,6 @@ __all__ = [
     "QueuedMessage",
     "build_report",
     "count_received",
-    "domain_of",
     "has_header",
     "header_end",
     "header_fields",

@@ -14,7 +14,6 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kumotwist.interfaces import ISpool
-from kumotwist.message.addresses import domain_of
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.report import Failure, build_report, wants_report
 from kumotwist.queue.bodies import Bodies
@@ -23,6 +22,7 @@ from kumotwist.queue.retry import expiry, retry_delay
 from kumotwist.queue.settings import QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
+from kumotwist.wire.smtp.syntax import domain_of
 
 __all__ = ["Fates"]
 
@@ -66,19 +66,19 @@ class Fates:
 
     def delivered(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
         """The destination has taken the message."""
-        message.attempts += 1
         self._recorder.attempt("Delivery", message, reply, facts)
         self._forget(message)
 
     def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """An attempt failed: the message is bounced, tried again later, or expires."""
-        if verdict.charge:
-            message.attempts += 1
         if verdict.permanent:
             self._recorder.attempt("Bounce", message, verdict.reply, facts)
             self._bounce(message, verdict.reply, facts)
             return
+        # Records count the attempts before the one that they speak of, as KumoMTA's do.
         self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+        if verdict.charge:
+            message.attempts += 1
         settings = self._queues.resolve(message.queue)
         now = self._clock.seconds()
         due = now + retry_delay(settings, message.attempts, self._random)
@@ -230,7 +230,7 @@ def _failure(message: QueuedMessage, reply: Reply, facts: AttemptFacts, now: flo
         status=reply.enhanced_code if internal else None,
         remote_name=facts.host,
         remote_address=facts.peer,
-        last_attempt=now if message.attempts else None,
+        last_attempt=now if facts.session_id else None,
     )
 
 

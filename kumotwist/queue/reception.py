@@ -14,7 +14,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.interfaces import IReception, ISpool
-from kumotwist.message.addresses import domain_of
 from kumotwist.message.header import count_received
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.received import received_header
@@ -24,6 +23,7 @@ from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of
 
 __all__ = ["Reception"]
 
@@ -78,7 +78,7 @@ class Reception:
         """Any recipient will do whose domain can be looked up; the listener checked relaying."""
         try:
             domain = domain_of(recipient.address)
-        except ValueError:
+        except CommandSyntaxError:
             return Reply.of(553, "5.1.2", "the recipient's domain is not a valid host name")
         if not domain:
             return Reply.of(550, "5.1.1", "there are no mailboxes here; name a domain")
