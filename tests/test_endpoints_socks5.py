@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.address import HostnameAddress, IPv4Address
-from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory
@@ -29,7 +35,7 @@ from kumotwist.settings.types import HostPort
 from kumotwist.testing.endpoints import MemoryEndpoint, RecordingEndpoint
 from kumotwist.testing.scripted import Expect, Hold, ScriptedServer, Send, Step
 from kumotwist.wire.proxy_v2 import Tlv, TlvType
-from tests.test_endpoints_contract import Applications
+from tests.test_endpoints_contract import Applications, client_options
 
 UNKNOWN = Send(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
 NAME = b"\x05\x01\x00\x03\x0emx.example.com\x00\x19"
@@ -155,6 +161,13 @@ class ArgumentTests(SynchronousTestCase):
         self.assertEqual(describe_endpoint(recording), "RecordingEndpoint")
         named = HostnameEndpoint(MemoryReactorClock(), "proxy.example.com", 1080)
         self.assertIn("proxy.example.com:1080", describe_endpoint(named))
+        for server, shown in (
+            (TCP4ClientEndpoint(None, "10.0.5.10", 5000), "10.0.5.10:5000"),
+            (TCP6ClientEndpoint(None, "2001:db8::5", 5000), "[2001:db8::5]:5000"),
+            (UNIXClientEndpoint(None, "/run/proxy"), "unix:/run/proxy"),
+            (wrapClientTLS(client_options("proxy.example"), named), describe_endpoint(named)),
+        ):
+            self.assertEqual(describe_endpoint(server), shown)
         inner = socks5Endpoint(Clock(), recording, "10.0.7.7", 1080)
         self.assertEqual(describe_endpoint(inner), "10.0.7.7:1080")
 

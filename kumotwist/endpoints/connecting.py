@@ -92,6 +92,17 @@ def describe_endpoint(endpoint: IStreamClientEndpoint) -> str:
     """Name an endpoint for which the caller gave no name."""
     if isinstance(endpoint, ProxiedEndpoint):
         return endpoint.hop.destination
+    # Twisted's endpoints tell nobody where they lead, so look. Should these attributes go away one
+    # day, no more is lost than a good name in an error.
+    host, port = (getattr(endpoint, name, None) for name in ("_host", "_port"))
+    if isinstance(host, str) and isinstance(port, int):
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    path = getattr(endpoint, "_path", None)
+    if isinstance(path, str):
+        return f"unix:{path}"
+    below = getattr(endpoint, "_wrappedEndpoint", None)
+    if below is not None:
+        return describe_endpoint(below)
     if type(endpoint).__repr__ is object.__repr__:
         return type(endpoint).__name__
     return repr(endpoint)
