@@ -6,13 +6,14 @@ import ipaddress
 from collections import deque
 
 import attrs
+from twisted.internet.defer import CancelledError
 
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
 from kumotwist.interfaces import IResolver
 from kumotwist.queue.plan import Host, Plan
-from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_lookup
-from kumotwist.wire.smtp.replies import one_line
+from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, internal_reply, judge_lookup
+from kumotwist.wire.smtp.replies import EnhancedCode, one_line
 
 __all__ = ["Target", "TargetWalk"]
 
@@ -87,21 +88,35 @@ class TargetWalk:
         last = verdicts[-1]
         if len(verdicts) == 1 or all(verdict.permanent for verdict in verdicts):
             return attrs.evolve(last, scope=Scope.SITE)
-        words = [verdict.reply.content for verdict in verdicts[-QUOTED_FAILURES:]]
+        words = [
+            verdict.reply.content.removeprefix(INTERNAL) for verdict in verdicts[-QUOTED_FAILURES:]
+        ]
         text = one_line(f"no host of {self._plan.site} could be used: {'; '.join(words)}")
-        return Verdict(Scope.SITE, internal_reply(451, "4.4.1", text))
+        charge = any(verdict.charge for verdict in verdicts)
+        blamed = {verdict.blame for verdict in verdicts}
+        blame = blamed.pop() if len(blamed) == 1 else "host"
+        return Verdict(Scope.SITE, internal_reply(451, "4.4.1", text), charge=charge, blame=blame)
 
     async def _resolve(self, host: Host) -> None:
         """Find the addresses of a host and queue those that may be tried from this source."""
         try:
-            addresses = await self._resolver.lookup_addresses(host.name)
+            found = await self._resolver.lookup_addresses(host.name)
+        except CancelledError:
+            raise  # the session is aborted; nothing is known of the host
         except Exception as failure:
-            self.failed(attrs.evolve(judge_lookup(failure, host.name), permanent=False))
+            # Whatever is wrong with the name of one host, it is not the domain's last word.
+            verdict = judge_lookup(failure, host.name)
+            reply = verdict.reply._replace(code=451, enhanced_code=EnhancedCode(4, 4, 3))
+            self.failed(Verdict(Scope.HOST, reply, blame="nobody"))
             return
-        if not addresses:
+        addresses = _ordered(found, self._path.ip_lookup_strategy)
+        if not found:
             self._skip(host.name, "has no address")
+        elif not addresses:
+            strategy = self._path.ip_lookup_strategy
+            self._skip(host.name, f"has no address that ip_lookup_strategy = {strategy} allows")
         port = self._source.settings.remote_port or host.port or self._path.smtp_port
-        for address in _ordered(addresses, self._path.ip_lookup_strategy):
+        for address in map(_plain, addresses):
             if self._may_try(host, address):
                 self._targets.append(Target(host, address, port))
 
@@ -128,6 +143,16 @@ def _within(
     address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 ) -> bool:
     return any(address in network for network in networks)
+
+
+def _plain(address: IPAddress) -> IPAddress:
+    """An IPv4 address that is written as an IPv6 one (RFC 4291, 2.5.5.2) as what it is.
+
+    The kernel connects to C{::ffff:127.0.0.1} over IPv4, so C{prohibited_hosts} has to see that.
+    """
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _ordered(addresses: tuple[IPAddress, ...], strategy: str) -> list[IPAddress]:

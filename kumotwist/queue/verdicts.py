@@ -23,7 +23,13 @@ import attrs
 from twisted.internet import error
 
 from kumotwist.dns import DNSError
-from kumotwist.endpoints.errors import AddressFamilyMismatchError, EgressError
+from kumotwist.endpoints.errors import (
+    AddressFamilyMismatchError,
+    AddressTypeNotSupportedError,
+    EgressError,
+    GeneralFailureError,
+    NotAllowedError,
+)
 from kumotwist.queue.plan import NullMXError
 from kumotwist.smtp.client import (
     SessionLost,
@@ -38,6 +44,7 @@ from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import RecipientResult
 
 __all__ = [
+    "INTERNAL",
     "Scope",
     "Verdict",
     "internal_reply",
@@ -50,8 +57,16 @@ __all__ = [
 #: How internal texts begin, so that nobody takes them for the destination's words.
 INTERNAL = "kumotwist internal: "
 
-# What a local bind or connect says when the machine does not own the source address.
-_UNPLUMBED = frozenset({errno.EADDRNOTAVAIL, errno.EACCES, errno.EINVAL, errno.EAFNOSUPPORT})
+# The kernel knows nothing of this family of addresses.
+_NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
+# The process or the machine has no more of what a connection needs.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What connect() says at once, without having asked anybody: the source address cannot reach such
+# a destination (loopback to the world, the world to fe80::), or has no port left towards it.
+_LOCAL = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
+
+# A working proxy's answers to one destination: it may say yes to the next.
+_CHOOSY = (GeneralFailureError, NotAllowedError, AddressTypeNotSupportedError)
 
 
 class Scope(enum.Enum):
@@ -103,16 +118,36 @@ def judge_connect(failure: BaseException, target: str) -> Verdict:
     if isinstance(failure, EgressError):
         if failure.blames == "proxy":
             reply = internal_reply(451, "4.4.1", str(failure))
-            return Verdict(Scope.SOURCE, reply, charge=False, blame="source")
+            suspected = isinstance(failure, _CHOOSY)
+            return Verdict(Scope.SOURCE, reply, False, False, "source", suspected)
         return Verdict(Scope.HOST, internal_reply(451, "4.4.1", str(failure)))
-    number = getattr(failure, "osError", None)
-    if isinstance(failure, error.ConnectBindError) or number in _UNPLUMBED:
-        text = f"{target}: this machine cannot send from the source address: {_words(failure)}"
-        return Verdict(Scope.SOURCE, internal_reply(451, "4.4.1", text), False, False, "source")
+    if isinstance(failure, error.ConnectBindError):
+        return _judge_bind(failure, target)
     if isinstance(failure, error.TimeoutError):
         return Verdict(Scope.HOST, internal_reply(451, "4.4.1", f"{target}: connecting timed out"))
     text = f"{target}: cannot connect: {_words(failure)}"
-    return Verdict(Scope.HOST, internal_reply(451, "4.4.1", text))
+    number = getattr(failure, "osError", None)
+    if number in _NO_FAMILY:
+        return Verdict(Scope.HOST, internal_reply(451, "4.4.4", text), charge=False, blame="nobody")
+    # Not the source's fault even where this machine refuses: the destination's owner chose an
+    # address such as fe80::1, and must not be able to stop other mail with it.
+    blame = "nobody" if number in _LOCAL else "host"
+    return Verdict(Scope.HOST, internal_reply(451, "4.4.1", text), blame=blame)
+
+
+def _judge_bind(failure: error.ConnectBindError, target: str) -> Verdict:
+    """A connection of our own that did not get as far as asking the network."""
+    number = failure.osError
+    if number in _NO_FAMILY:
+        text = f"{target}: this machine cannot use such addresses: {_words(failure)}"
+        return Verdict(Scope.HOST, internal_reply(451, "4.4.4", text), charge=False, blame="nobody")
+    if number in _EXHAUSTED:
+        text = f"{target}: this machine cannot open another connection: {_words(failure)}"
+        reply = internal_reply(451, "4.3.2", text)
+        return Verdict(Scope.SOURCE, reply, charge=False, blame="nobody")
+    text = f"{target}: this machine cannot send from the source address: {_words(failure)}"
+    reply = internal_reply(451, "4.4.1", text)
+    return Verdict(Scope.SOURCE, reply, charge=False, blame="source")
 
 
 def judge_session(
