@@ -23,7 +23,8 @@ class Bodies:
     def __init__(self, spool: ISpool, limit: int = RESIDENT_BYTES) -> None:
         self._spool = spool
         self._limit = limit
-        self._resident: dict[int, tuple[int, int]] = {}
+        # By body: its octets, and the ids of the messages that it is kept for.
+        self._resident: dict[int, tuple[int, set[str]]] = {}
         self.bytes = 0
 
     def keep(self, message: QueuedMessage) -> None:
@@ -33,26 +34,29 @@ class Bodies:
         """
         if message.body is None:
             return
-        size, sharers = self._resident.get(message.body_key, (len(message.body), 0))
-        if not sharers:
+        entry = self._resident.get(message.body_key)
+        if entry is None:
+            size = len(message.body)
             if self.bytes + size > self._limit:
                 message.body = None
                 return
             self.bytes += size
-        self._resident[message.body_key] = (size, sharers + 1)
+            entry = self._resident[message.body_key] = (size, set())
+        entry[1].add(message.id)
 
     def drop(self, message: QueuedMessage) -> None:
-        """Let the message's body go; the spool still has it."""
-        if message.body is None:
-            return
+        """Let the message's body go; the spool still has it.
+
+        A body that was never kept (an attempt has loaded it for itself) takes no room from others.
+        """
         message.body = None
-        entry = self._resident.pop(message.body_key, None)
+        entry = self._resident.get(message.body_key)
         if entry is None:
             return
         size, sharers = entry
-        if sharers > 1:
-            self._resident[message.body_key] = (size, sharers - 1)
-        else:
+        sharers.discard(message.id)
+        if not sharers:
+            del self._resident[message.body_key]
             self.bytes -= size
 
     def load(self, message: QueuedMessage) -> Deferred[bytes]:
