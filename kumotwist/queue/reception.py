@@ -29,8 +29,10 @@ __all__ = ["Reception"]
 
 #: A message with more trace lines than this goes in circles (RFC 5321, 6.3).
 MAX_HOPS = 100
-#: Ids in one line of the reply.
-IDS_A_LINE = 10
+#: Ids in one line of the reply: with them it stays below 512 octets (RFC 5321, 4.5.3.1.5).
+IDS_A_LINE = 14
+#: Lines of ids in a reply; clients need not take any number of lines, and ours takes 128.
+MAX_ID_LINES = 100
 
 
 @implementer(IReception)
@@ -112,7 +114,9 @@ class Reception:
                 self._log.warn("client of {id} did not wait; taken back", id=messages[0].id)
                 self._spool.remove(messages).addErrback(self._not_taken_back)
                 return
-            answer.callback(self._accept(session, messages, body))
+            # First of all the reply: the messages are on disk, and ours whatever happens now.
+            answer.callback(_accepted(messages))
+            self._take(session, messages, body)
 
         def not_stored(failure: Any) -> None:
             if not gone:
@@ -171,20 +175,13 @@ class Reception:
         )
         return header + transaction.body
 
-    def _accept(self, session: ServerSession, messages: list[QueuedMessage], body: bytes) -> Reply:
-        ids = [message.id for message in messages]
-        lines = [
-            f"{'OK ' if start == 0 else ''}ids={','.join(ids[start : start + IDS_A_LINE])}"
-            for start in range(0, len(ids), IDS_A_LINE)
-        ]
-        reply = Reply.of(250, "2.0.0", *lines)._replace(command=".")
+    def _take(self, session: ServerSession, messages: list[QueuedMessage], body: bytes) -> None:
+        """Record stored messages and hand them to their queues."""
         for message in messages:
             message.body = body
             self._bodies.keep(message)
-            taken = Reply.of(250, "2.0.0", f"OK ids={message.id}")._replace(command=".")
-            self._recorder.reception(message, taken, session)
+            self._recorder.reception(message, _accepted([message]), session)
         self._insert(messages)
-        return reply
 
     def _refuse(self, failure: Any) -> Reply:
         if failure.check(SpoolFullError):
@@ -195,3 +192,15 @@ class Reception:
 
     def _not_taken_back(self, failure: Any) -> None:
         self._log.error("cannot take back a message: {reason}", reason=failure.getErrorMessage())
+
+
+def _accepted(messages: list[QueuedMessage]) -> Reply:
+    """The reply that takes responsibility, with the ids by which the messages are known."""
+    ids = [message.id for message in messages]
+    starts = range(0, min(len(ids), MAX_ID_LINES * IDS_A_LINE), IDS_A_LINE)
+    lines = [f"ids={','.join(ids[start : start + IDS_A_LINE])}" for start in starts]
+    lines[0] = f"OK {lines[0]}"
+    left = len(ids) - MAX_ID_LINES * IDS_A_LINE
+    if left > 0:
+        lines.append(f"and {left} more")
+    return Reply.of(250, "2.0.0", *lines)._replace(command=".")
