@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kumotwist.interfaces import ISpool
+from kumotwist.journal.records import RecordType
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.report import Failure, build_report, wants_report
 from kumotwist.queue.bodies import Bodies
@@ -21,12 +22,13 @@ from kumotwist.queue.recorder import AttemptFacts, Recorder
 from kumotwist.queue.retry import expiry, retry_delay
 from kumotwist.queue.settings import QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
+from kumotwist.spool import SpoolClosedError, SpoolError, UnstorableMessageError
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 from kumotwist.wire.smtp.syntax import domain_of
 
 __all__ = ["Fates"]
 
-#: Seconds until a message is looked at again whose report could not be kept.
+#: Seconds until a report is tried again that could not be kept.
 REPORT_RETRY = 60.0
 
 
@@ -60,7 +62,6 @@ class Fates:
         self._queues = queues
         self._hostname = hostname
         self._requeue = requeue
-        self.pending_reports = 0
 
     # -- outcomes ---------------------------------------------------------------------------------
 
@@ -71,14 +72,14 @@ class Fates:
 
     def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """An attempt failed: the message is bounced, tried again later, or expires."""
-        if verdict.permanent:
-            self._recorder.attempt("Bounce", message, verdict.reply, facts)
-            self._bounce(message, verdict.reply, facts)
-            return
         # Records count the attempts before the one that they speak of, as KumoMTA's do.
-        self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+        kind: RecordType = "Bounce" if verdict.permanent else "TransientFailure"
+        self._recorder.attempt(kind, message, verdict.reply, facts)
         if verdict.charge:
             message.attempts += 1
+        if verdict.permanent:
+            self._bounce(message, verdict.reply, facts)
+            return
         settings = self._queues.resolve(message.queue)
         now = self._clock.seconds()
         due = now + retry_delay(settings, message.attempts, self._random)
@@ -87,6 +88,8 @@ class Fates:
             return
         message.due = due
         message.meta["last_reply"] = str(verdict.reply)
+        # It was attempted: the next wait is a new one, to be recorded again.
+        message.meta.pop("delayed", None)
         self._bodies.drop(message)
         self._spool.update(message).addErrback(self._not_updated, message)
         self._requeue(message)
@@ -94,6 +97,7 @@ class Fates:
     def held_up(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """The way out failed: recorded, but neither charged nor counted against the message."""
         self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+        message.meta["last_reply"] = str(verdict.reply)
 
     def delayed(self, message: QueuedMessage, seconds: float, reply: Reply, reason: str) -> None:
         """The message waits for something that is not its fault; nothing was attempted.
@@ -116,19 +120,12 @@ class Fates:
 
     def expired(self, message: QueuedMessage, last: Reply | None, facts: AttemptFacts) -> None:
         """The message is too old for another attempt."""
-        words = "" if last is None else f"; last failure: {last}"
-        known = message.meta.get("last_reply")
-        if last is None and known:
-            words = f"; last failure: {known}"
+        known = message.meta.get("last_reply", "") if last is None else str(last)
+        words = f"; last failure: {known.replace(INTERNAL, '')}" if known else ""
         age = self._clock.seconds() - message.created
         reply = internal_reply(551, "5.4.7", f"message expired after {_duration(age)}{words}")
         self._recorder.attempt("Expiration", message, reply, facts)
         self._bounce(message, reply, facts)
-
-    def now(self) -> float:
-        """Seconds since the epoch."""
-        seconds: float = self._clock.seconds()
-        return seconds
 
     # -- consequences -----------------------------------------------------------------------------
 
@@ -142,31 +139,69 @@ class Fates:
         if not wants_report(message):
             self._forget(message)
             return
-        self.pending_reports += 1
         reporting = Deferred.fromCoroutine(self._report(message, reply, facts))
-        reporting.addErrback(self._not_reported, message)
-
-        def done(result: Any) -> Any:
-            self.pending_reports -= 1
-            return result
-
-        reporting.addBoth(done)
+        reporting.addErrback(
+            lambda failure: self._log.failure("reporting on {id} failed", failure, id=message.id)
+        )
 
     async def _report(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
+        """Store a report, then forget the message that it reports on.
+
+        If it cannot be stored now, it is tried again; the message stays in the spool until then,
+        but its fate is decided and recorded, and it is not attempted again by this process.
+        """
+        original = await self._original(message)
+        now = self._clock.seconds()
         try:
-            original = await self._bodies.load(message)
+            report, body = self._written(message, original, _failure(message, reply, facts, now))
+            await self._spool.store(body, [report])
+        except SpoolClosedError:
+            return  # the node ends; the next process finds the message and decides anew
+        except Exception as failure:
+            if not isinstance(failure, SpoolError) or isinstance(failure, UnstorableMessageError):
+                # Such as a sender whose domain is none: trying again would end the same way.
+                self._cannot_report(message, failure)
+                return
+            self._log.error(
+                "the report on {id} cannot be kept: {reason}; the message stays in the spool",
+                id=message.id, reason=str(failure),
+            )  # fmt: skip
+            self._clock.callLater(REPORT_RETRY, self._bounce, message, reply, facts)
+            return
+        self._forget(message)
+        report.body = body
+        self._bodies.keep(report)
+        self._recorder.attempt(
+            "Reception", report, Reply.of(250, None, f"report on {message.id}"), AttemptFacts()
+        )
+        self._requeue(report)
+
+    async def _original(self, message: QueuedMessage) -> bytes:
+        """The failed message, as far as it can be read."""
+        try:
+            return await self._bodies.load(message)
         except Exception as failure:
             self._log.error(
                 "the report on {id} goes without its header: {reason}",
                 id=message.id, reason=str(failure),
             )  # fmt: skip
-            original = b""
+            return b""
+
+    def _written(
+        self, message: QueuedMessage, original: bytes, failure: Failure
+    ) -> tuple[QueuedMessage, bytes]:
+        """Write a report.
+
+        @return: its envelope and its octets.
+        @raise ValueError: if the sender's domain cannot be one.
+        """
         now = self._clock.seconds()
         report_id = new_id(now)
+        queue = domain_of(message.sender)
         body = build_report(
             message,
             original,
-            _failure(message, reply, facts, now),
+            failure,
             reporting_mta=self._hostname,
             report_id=report_id,
             now=now,
@@ -175,29 +210,21 @@ class Fates:
             id=report_id,
             sender="",
             recipient=message.sender,
-            queue=domain_of(message.sender),
+            queue=queue,
             size=len(body),
             created=now,
             due=now,
             meta={"reception_protocol": "Report", "reports_on": message.id},
         )
-        await self._spool.store(body, [report])
-        report.body = body
-        self._bodies.keep(report)
-        self._recorder.attempt(
-            "Reception", report, Reply.of(250, None, f"report on {message.id}"), AttemptFacts()
-        )
-        self._forget(message)
-        self._requeue(report)
+        return report, body
 
-    def _not_reported(self, failure: Any, message: QueuedMessage) -> None:
-        """The report could not be kept: the message stays and is looked at again."""
+    def _cannot_report(self, message: QueuedMessage, failure: Exception) -> None:
+        """No report can ever be made: the message goes without one, and only the record tells."""
         self._log.error(
-            "the report on {id} cannot be kept: {reason}; the message stays in the spool",
-            id=message.id, reason=failure.getErrorMessage(),
+            "{id} is given up, and its sender cannot be told: {reason}",
+            id=message.id, reason=f"{type(failure).__name__}: {failure}",
         )  # fmt: skip
-        message.due = self._clock.seconds() + REPORT_RETRY
-        self._requeue(message)
+        self._forget(message)
 
     def _not_updated(self, failure: Any, message: QueuedMessage) -> None:
         self._log.error(
