@@ -76,6 +76,18 @@ class StartTLSTests(TLSCase):
         pump.flush()
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_deaf_wrapper(self) -> None:
+        """TLS works also where a layer in between does not tell when the handshake is over."""
+        client = ESMTPClient(self.clock, hostname="me.example")
+        self.patch(client, "handshakeCompleted", lambda: None)
+        pump = pump_to(MemoryServer(server_options("mx.example.com")), client)
+        options = client_tls_options("mx.example.com", verify=True, trust=self.trust)
+        started = client.start_tls(options)
+        pump.flush()
+        self.assertTrue(self.successResultOf(started).verified)
+        self.clock.advance(59)
+        self.assertTrue(client.usable)
+
     def test_large_body(self) -> None:
         """A large message goes through TLS unharmed."""
         server = MemoryServer(server_options("mx.example.com"))

@@ -66,7 +66,9 @@ class ESMTPClientFactory(Factory):
         """
         self.sent: Deferred[TransactionOutcome] = Deferred()
         self._reactor = reactor
-        self._transaction = OutgoingTransaction(sender, tuple(recipients), canonical(body))
+        self._transaction = OutgoingTransaction(
+            sender, tuple(recipients), canonical(body), line_ends_checked=True
+        )
         self._hostname = hostname
         self._peer_name = peer_name
         self._demand = tls_demand(tls)

@@ -41,6 +41,8 @@ class OutgoingTransaction:
         octets really need is looked at in any case.
     @ivar smtputf8: whether the message needs SMTPUTF8 whatever its addresses are: its header
         has characters beyond ASCII (RFC 6531, 3.4).
+    @ivar line_ends_checked: whether the caller knows that every line end is CRLF. If not, all of
+        the body is looked at once more before it is sent.
     """
 
     sender: str
@@ -48,6 +50,7 @@ class OutgoingTransaction:
     body: bytes = attrs.field(repr=False)
     body_8bit: bool = False
     smtputf8: bool = False
+    line_ends_checked: bool = False
 
     @property
     def needs_8bit(self) -> bool:
@@ -251,7 +254,7 @@ def _message_refusal(transaction: OutgoingTransaction, capabilities: Capabilitie
     if limit and transaction.size > limit:
         text = f"the message has {transaction.size} octets, the server takes at most {limit}"
         return Reply.of(552, "5.3.4", text)
-    if not is_canonical(transaction.body):
+    if not (transaction.line_ends_checked or is_canonical(transaction.body)):
         return Reply.of(554, "5.6.0", "the message has a CR or LF that is not part of a line end")
     if not capabilities.eight_bit_mime and transaction.needs_8bit:
         return Reply.of(554, "5.6.3", "the message has 8-bit data, the server lacks 8BITMIME")
