@@ -12,7 +12,15 @@ from twisted.python.failure import Failure
 
 from kumotwist.service.errors import StartError
 
-__all__ = ["ListeningService"]
+__all__ = ["ListeningService", "address_words"]
+
+
+def address_words(address: Any) -> str:
+    """Where something listens, for people: C{ADDR:PORT}, or the path of a Unix socket."""
+    host = getattr(address, "host", None)
+    if host is None:
+        return str(getattr(address, "name", address))
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
 class ListeningService(Service):
@@ -34,11 +42,7 @@ class ListeningService(Service):
         """Where it listens, for people; the endpoint string while it does not."""
         if self._port is None:
             return self._endpoint
-        address: Any = self._port.getHost()
-        host = getattr(address, "host", None)
-        if host is None:
-            return str(getattr(address, "name", address))
-        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+        return address_words(self._port.getHost())
 
     def startService(self) -> None:
         """Listen.

@@ -26,7 +26,7 @@ from kumotwist.queue.scheduler import Scheduler
 from kumotwist.queue.session import SessionContext
 from kumotwist.service.announce import announcement
 from kumotwist.service.errors import StartError
-from kumotwist.service.listening import ListeningService
+from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -140,8 +140,10 @@ class Node(MultiService):
             )
             self._factories.append(factory)
             self._listen(f"[listener:{name}]", settings.listen, factory)
-        proxies = proxy_services(self._reactor, configuration.proxies, configuration.proxy_rules)
-        proxies.setServiceParent(self)
+        self._proxies = proxy_services(
+            self._reactor, configuration.proxies, configuration.proxy_rules
+        )
+        self._proxies.setServiceParent(self)
         for name, sink in configuration.sinks.items():
             service = sink_service(self._reactor, f"[sink:{name}]", sink, hostname, self._state_dir)
             service.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -184,8 +186,9 @@ class Node(MultiService):
     def _places(self) -> Iterator[tuple[str, str]]:
         for what, service in self._listening:
             yield what, service.address
-        for name, proxy in self._configuration.proxies.items():
-            yield f"[proxy:{name}] (KumoProxy)", proxy.listen
+        for proxy in self._proxies:
+            for address in proxy.listening:
+                yield f"[proxy:{proxy.name}] (KumoProxy)", address_words(address)
 
     def _cannot_run(self, failure: Any) -> None:
         self._log.critical("cannot start: {reason}", reason=failure.getErrorMessage())

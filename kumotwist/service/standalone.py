@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
 
 from kumotwist.proxy.service import ProxyError, build_proxies
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
@@ -56,7 +56,7 @@ def proxy_services(
     reactor: Any,
     proxies: Mapping[str, ProxySettings],
     rules: Mapping[str, ProxyRuleSettings],
-) -> IService:
+) -> MultiService:
     """Build the proxies of a process.
 
     @raise StartError: if one cannot be built.
