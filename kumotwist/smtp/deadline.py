@@ -25,7 +25,7 @@ class Deadline:
         """
         self._clock = clock
         self._expired = expired
-        self._due: float | None = None
+        self._due = 0.0
         self._call: IDelayedCall | None = None
 
     def set(self, seconds: float) -> None:
@@ -36,24 +36,16 @@ class Deadline:
         elif due < self._call.getTime():
             self._call.reset(seconds)
 
-    def clear(self) -> None:
-        """Let there be none; the timer is kept for the next one."""
-        self._due = None
-
     def stop(self) -> None:
-        """Let there be none, and no timer: nothing stays behind in the reactor."""
-        self._due = None
+        """Let there be none; nothing stays behind in the reactor."""
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def _look(self) -> None:
         self._call = None
-        if self._due is None:
-            return
         left = self._due - self._clock.seconds()
         if left > 0:
             self._call = self._clock.callLater(left, self._look)
             return
-        self._due = None
         self._expired()
