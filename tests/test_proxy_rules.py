@@ -7,7 +7,7 @@ import ipaddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.proxy import ProxyRuleSettings
-from kumotwist.proxy.rules import DEFAULT_PORTS, Decision, Rules, plain_address
+from kumotwist.proxy.rules import DEFAULT_PORTS, Decision, Rules
 from kumotwist.settings.types import IPAddress
 from tests.proxy_case import rule
 
@@ -152,11 +152,3 @@ class RulesTests(SynchronousTestCase):
             rules.decide_source("bob", CLIENT, SOURCE), Decision(False, "[proxy-rule:rest]")
         )
         self.assertTrue(Rules().decide_source(None, CLIENT, SOURCE).allowed)
-
-    def test_plain_address(self) -> None:
-        """An IPv4-mapped IPv6 address is the IPv4 address."""
-        mapped = ipaddress.ip_address("::ffff:127.0.0.1")
-        self.assertEqual(plain_address(mapped), ipaddress.ip_address("127.0.0.1"))
-        for other in ("::1", "10.0.0.1"):
-            address = ipaddress.ip_address(other)
-            self.assertEqual(plain_address(address), address)

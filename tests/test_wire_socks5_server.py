@@ -13,6 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
+from kumotwist.wire.socks5.client import (
+    ConnectRefused,
+    Established,
+    LoginRefused,
+    NoAcceptableMethod,
+    Send,
+    SOCKS5Client,
+)
 from kumotwist.wire.socks5.format import Address, Rep
 from kumotwist.wire.socks5.server import (
     MAX_PENDING,
@@ -385,6 +393,59 @@ class BrokenTests(SynchronousTestCase):
         self.assertRaises(LocalProtocolError, machine.refuse, Rep.SUCCEEDED)
         machine.connected(OUTER)
         self.assertRaises(LocalProtocolError, machine.receive_data, b"x")
+
+
+class BackToBackTests(SynchronousTestCase):
+    """Our client and our server speak with each other."""
+
+    def converse(self, client: SOCKS5Client, server: SOCKS5Server, cut: int) -> object:
+        """Run both until the client knows the end, in segments of C{cut} octets."""
+        to_server, to_client = client.start(), b""
+        while True:
+            for start in range(0, len(to_server), cut):
+                server.receive_data(to_server[start : start + cut])
+                while not server.is_closed and (event := server.next_event()) is not NEED_DATA:
+                    to_client += answer(server, event)
+                    if isinstance(event, ConnectRequest):
+                        to_client += b"220 mx\r\n"
+                        break
+            self.assertTrue(to_client, "the conversation hangs")
+            to_server = b""
+            for start in range(0, len(to_client), cut):
+                client.receive_data(to_client[start : start + cut])
+                said = client.next_event()
+                if isinstance(said, Send):
+                    to_server += said.data
+                elif said is not NEED_DATA:
+                    if isinstance(said, Established):
+                        banner = client.trailing_data + to_client[start + cut :]
+                        self.assertEqual(banner, b"220 mx\r\n")
+                    return said
+            to_client = b""
+
+    def test_every_way(self) -> None:
+        """With and without a source, with and without a login, whole and octet by octet."""
+        for cut in (1, 2, 1000):
+            for source in (SOURCE.host, None):
+                for login in ({}, {"username": "mta", "password": "secret"}):
+                    client = SOCKS5Client(MX, source=source, **login)  # type: ignore[arg-type]
+                    end = self.converse(client, SOCKS5Server(check_login=True), cut)
+                    self.assertEqual(end, Established(OUTER))
+
+    def test_refusals(self) -> None:
+        """The client understands each refusal of the server."""
+        required = {"check_login": True, "require_login": True}
+        wrong = {"username": "mta", "password": "wrong"}
+        for cut in (1, 1000):
+            client = SOCKS5Client(MX)
+            end = self.converse(client, SOCKS5Server(**required), cut)
+            self.assertEqual(end, NoAcceptableMethod())
+            client = SOCKS5Client(MX, **wrong)  # type: ignore[arg-type]
+            end = self.converse(client, SOCKS5Server(**required), cut)
+            self.assertEqual(end, LoginRefused(1))
+            client = SOCKS5Client(Address("mx.example", 25))
+            end = self.converse(client, SOCKS5Server(), cut)
+            self.assertEqual(end, ConnectRefused(Rep.ADDRESS_TYPE_NOT_SUPPORTED))
 
 
 class PropertyTests(SynchronousTestCase):

@@ -15,8 +15,8 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from kumotwist.proxy.rules import plain_address
 from kumotwist.settings.types import IPAddress
+from kumotwist.wire.socks5.client import unmapped
 
 __all__ = ["resolve_name"]
 
@@ -38,7 +38,7 @@ class _Addresses:
     def addressResolved(self, address: IAddress) -> None:
         host: Any = getattr(address, "host", None)
         if host is not None and len(self._found) < _MAX_ADDRESSES:
-            self._found.append(plain_address(ipaddress.ip_address(host)))
+            self._found.append(unmapped(ipaddress.ip_address(host)))
 
     def resolutionComplete(self) -> None:
         if not self.resolved.called:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 
 from attrs import define
@@ -10,7 +9,7 @@ from attrs import define
 from kumotwist.proxy.settings import ProxyRuleSettings
 from kumotwist.settings.types import IPAddress, IPNetwork, PortRange
 
-__all__ = ["DEFAULT_PORTS", "Decision", "Rules", "plain_address"]
+__all__ = ["DEFAULT_PORTS", "Decision", "Rules"]
 
 #: The ports that need no rule: SMTP, submission with and without implicit TLS, and the port that
 #: providers offer beside 25.
@@ -29,12 +28,6 @@ class Decision:
 
     allowed: bool
     rule: str
-
-
-def plain_address(address: IPAddress) -> IPAddress:
-    """The IPv4 address behind an IPv4-mapped IPv6 address; any other address as it is."""
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:

@@ -25,11 +25,12 @@ from kumotwist.proxy.credentials import can_check
 from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive
 from kumotwist.proxy.relay import Relay, TransportRelay
-from kumotwist.proxy.rules import Rules, plain_address
+from kumotwist.proxy.rules import Rules
 from kumotwist.proxy.session import ProxySession, SharedByProxy
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.proxy.splice import PipePool, SpliceRelay, can_splice
 from kumotwist.settings.types import IPAddress
+from kumotwist.wire.socks5.client import unmapped
 
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
@@ -221,7 +222,7 @@ class ProxyService(Service):
             for listening in service.listening:
                 if getattr(listening, "port", None) != port:
                     continue
-                host = plain_address(ipaddress.ip_address(getattr(listening, "host", "0.0.0.0")))
+                host = unmapped(ipaddress.ip_address(getattr(listening, "host", "0.0.0.0")))
                 if host == address or (host.is_unspecified and self._dialer.is_local(address)):
                     return True
         return False

@@ -31,12 +31,13 @@ from kumotwist.proxy.names import resolve_name
 from kumotwist.proxy.outgoing import IDialer, IOutgoing, describe, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
-from kumotwist.proxy.rules import Rules, plain_address
+from kumotwist.proxy.rules import Rules
 from kumotwist.proxy.settings import ProxySettings
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.replies import one_line
+from kumotwist.wire.socks5.client import unmapped
 from kumotwist.wire.socks5.format import Address, Rep
 from kumotwist.wire.socks5.server import (
     BindRequest,
@@ -241,7 +242,7 @@ class ProxySession(Protocol):
     def _bind(self, asked: Address) -> None:
         assert self._machine is not None
         assert not isinstance(asked.host, str)
-        source = plain_address(asked.host)
+        source = unmapped(asked.host)
         if not source.is_unspecified:
             self._source = source
             decision = self._shared.rules.decide_source(self._user, self._client, source)
@@ -263,7 +264,7 @@ class ProxySession(Protocol):
             waiting = resolve_name(self._shared.resolver, host)
             self._wait(waiting, self._name_resolved, self._not_connected)
         else:
-            self._connect_to_one_of([plain_address(host)])
+            self._connect_to_one_of([unmapped(host)])
 
     def _name_resolved(self, addresses: Sequence[IPAddress]) -> None:
         if not addresses:
@@ -323,7 +324,7 @@ class ProxySession(Protocol):
         self._machine = None
         self._flush()
         self._shared.counters.outbound += 1
-        self._source = plain_address(_ip(local))
+        self._source = unmapped(_ip(local))
         self._relay = self._shared.make_relay(transport, outgoing, self._end)
         self._allow(self._shared.settings.idle_timeout, self._check_idle)
         if self._paused:
@@ -460,7 +461,7 @@ class ProxySession(Protocol):
         if host is None:
             self._client_name = "a local socket"
             return
-        self._client = plain_address(ipaddress.ip_address(host))
+        self._client = unmapped(ipaddress.ip_address(host))
         self._client_name = str(Address(self._client, peer.port))
 
     def _flush(self) -> None:
