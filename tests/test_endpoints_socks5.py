@@ -327,6 +327,8 @@ class ServerEndpointTests(SynchronousTestCase):
             ("tcp:10.0.5.10:5000", "10.0.5.10:5000"),
             ("tls:proxy.example.com:1080", "tls:proxy.example.com:1080"),
             ("unix:/run/proxy", "unix:/run/proxy"),
+            ("unix:path=/run/proxy", "unix:/run/proxy"),
+            ("ssl:10.0.5.10:5000:timeout=5", "ssl:10.0.5.10:5000"),
             (
                 r"socks5:10.0.7.7:1080:server=10.0.5.10\:5000:username=u:password=s3cret",
                 "10.0.7.7:1080",

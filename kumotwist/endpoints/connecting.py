@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from typing import Protocol as Shape
 
@@ -44,7 +45,7 @@ from kumotwist.endpoints.errors import (
     SuspectedProxyError,
 )
 from kumotwist.endpoints.hops import PlannedHop, ProxyHop
-from kumotwist.endpoints.transport import ProxiedTransport, is_tls
+from kumotwist.endpoints.transport import ProxiedTransport, Suspicion, is_tls
 from kumotwist.interfaces import IProxiedTransport
 from kumotwist.wire.socks5.client import IPAddress
 from kumotwist.wire.socks5.format import Address
@@ -339,16 +340,8 @@ class Attempt:
             planned.protocol, server, self._negotiation.source_address, planned.destination, via
         )
 
-    def _suspicion(self) -> SuspectedProxyError | None:
-        if self._negotiation.answers:
-            return None
-        hop = self._endpoint.hop
-        return SuspectedProxyError(
-            hop,
-            "banner",
-            f"closed before {hop.destination} said anything: the proxy may not be able to use the "
-            "source address, or to reach the destination",
-        )
+    def _suspicion(self) -> Suspicion | None:
+        return None if self._negotiation.answers else partial(_suspect, self._endpoint.hop)
 
 
 @implementer(IProtocolFactory)
@@ -369,6 +362,16 @@ class _HopFactory:
 
     def doStop(self) -> None:
         self._factory.doStop()
+
+
+def _suspect(hop: PlannedHop, cause: BaseException | None) -> SuspectedProxyError:
+    """The error for a stream that ended before its first octet."""
+    why = "" if isinstance(cause, ConnectionDone) else f" ({_words(cause)})"
+    problem = (
+        f"closed before {hop.destination} said anything{why}: the proxy may not be able to use "
+        "the source address, or to reach the destination"
+    )
+    return SuspectedProxyError(hop, "banner", problem, cause)
 
 
 def _words(error: BaseException | None) -> str:

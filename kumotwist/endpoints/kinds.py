@@ -212,9 +212,11 @@ class _Foreign:
 
     @property
     def name(self) -> str:
-        """The prefix and the path of a Unix socket, or just the prefix: the rest may be secret."""
-        path = self.named.get("path", self.positional[0] if self.positional else "")
-        return f"unix:{path}" if self.prefix == "unix" else self.prefix
+        """The address, of the kinds that Twisted has; else the prefix: the rest may be secret."""
+        if self.prefix not in _TWISTEDS_OWN:
+            return self.prefix
+        named = [self.named[key] for key in ("path", "host", "port") if key in self.named]
+        return ":".join([self.prefix, *self.positional, *named])
 
     def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         positional = [fill(value, host, port) for value in self.positional]

@@ -13,7 +13,7 @@ the proxy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from typing import Protocol as Shape
 
@@ -37,15 +37,17 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, directlyProvides, implementer
 
-from kumotwist.endpoints.errors import SuspectedProxyError
 from kumotwist.endpoints.hops import ProxyHop
 from kumotwist.interfaces import IProxiedTransport
 
-__all__ = ["Decrypted", "Passage", "ProxiedTransport", "abort_transport", "is_tls"]
+__all__ = ["Decrypted", "Passage", "ProxiedTransport", "Suspicion", "abort_transport", "is_tls"]
 
 # What speaks of TLS in a transport: while there is none with the destination, these would show the
 # proxy's certificate to an application that asks for its destination's.
 _OF_TLS = frozenset({"getPeerCertificate", "negotiatedProtocol"})
+
+
+Suspicion = Callable[[BaseException | None], Exception]
 
 
 def is_tls(transport: object) -> bool:
@@ -128,7 +130,7 @@ class ProxiedTransport(Protocol):
         self._upper: Any = None
         self._lower: Any = None
         self._hop: ProxyHop | None = None
-        self._silence: SuspectedProxyError | None = None
+        self._silence: Suspicion | None = None
         self._producer: tuple[Any, bool] | None = None
         self._held = b""
         self._paused = False
@@ -167,8 +169,7 @@ class ProxiedTransport(Protocol):
         passage, self._passage = self._passage, None
         upper, self._upper = self._upper, None
         if self._silence is not None and not self.disconnecting:
-            self._silence.cause = reason.value
-            reason = Failure(self._silence)
+            reason = Failure(self._silence(reason.value))
         self._silence = None
         if passage is not None:
             passage.closed(reason)
@@ -217,13 +218,11 @@ class ProxiedTransport(Protocol):
         """
         return is_tls(self.transport) and getattr(self.transport, "wrappedProtocol", None) is self
 
-    def connect(
-        self, application: IProtocol, hop: ProxyHop, silence: SuspectedProxyError | None
-    ) -> None:
+    def connect(self, application: IProtocol, hop: ProxyHop, silence: Suspicion | None) -> None:
         """The negotiation is over: connect the application's protocol.
 
-        @param silence: what to report if the stream ends before its first octet, unless the
-            application itself ended it.
+        @param silence: makes the error to report, of the one that came, if the stream ends before
+            its first octet, unless the application itself ended it.
         """
         self._passage = None
         self._application = self._upper = application
