@@ -26,6 +26,7 @@ from kumotwist.wire.socks5.format import Address
 
 __all__ = [
     "BIND",
+    "BOUND",
     "CONNECT",
     "GREETING",
     "Client",
@@ -33,12 +34,15 @@ __all__ = [
     "ObedientOutgoing",
     "ObedientTransport",
     "ProxyCase",
+    "connect_to",
+    "login",
     "refusal",
     "rule",
 ]
 
 GREETING = b"\x05\x01\x00"
 BIND = b"\x05\x02\x00\x01\x7f\x00\x00\x02\x00\x00"  # 127.0.0.2, any port
+BOUND = b"\x05\x00\x00\x01\x7f\x00\x00\x02\x00\x00"  # the reply to BIND
 CONNECT = b"\x05\x01\x00\x01\xc0\x00\x02\x19\x00\x19"  # 192.0.2.25:25
 SOURCE = ipaddress.ip_address("127.0.0.2")
 DEFAULT_SOURCE = ipaddress.ip_address("10.0.0.1")
@@ -47,6 +51,18 @@ DEFAULT_SOURCE = ipaddress.ip_address("10.0.0.1")
 def refusal(rep: int) -> bytes:
     """The reply that says C{rep}."""
     return bytes((5, rep, 0, 1, 0, 0, 0, 0, 0, 0))
+
+
+def login(username: bytes, password: bytes) -> bytes:
+    """The octets of a login."""
+    return bytes((1, len(username))) + username + bytes((len(password),)) + password
+
+
+def connect_to(address: str, port: int = 25) -> bytes:
+    """The octets of a CONNECT."""
+    packed = ipaddress.ip_address(address).packed
+    kind = b"\x01" if len(packed) == 4 else b"\x04"
+    return b"\x05\x01\x00" + kind + packed + port.to_bytes(2, "big")
 
 
 def rule(action: str, **texts: str) -> ProxyRuleSettings:
