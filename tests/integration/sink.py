@@ -32,12 +32,14 @@ class Act:
     @ivar close: whether the connection is closed after it.
     @ivar reset: whether the connection is reset after it.
     @ivar hang: whether nothing is answered from here on.
+    @ivar delay: seconds that the reply is held back.
     """
 
     reply: str = ""
     close: bool = False
     reset: bool = False
     hang: bool = False
+    delay: float = 0
 
 
 @attrs.define
@@ -70,7 +72,7 @@ class Session:
 
     @ivar peer: the client's address.
     @ivar port: the client's port.
-    @ivar lines: the commands in their order, as text.
+    @ivar lines: the commands in their order, as text; a dot for the end of a message.
     @ivar chunks: how the octets of commands came, a segment each.
     @ivar tls: whether TLS was established.
     @ivar closed: whether it is over.
@@ -163,6 +165,7 @@ class _SinkProtocol(Protocol):
         raw = self.buffer[:end]
         self.buffer = buffer[end + 5 :]
         self.in_data = False
+        self.session.lines.append(".")
         mail, self.mail = self.mail, None
         assert mail is not None
         mail.raw = raw
@@ -185,7 +188,11 @@ class _SinkProtocol(Protocol):
 
     def _perform(self, act: Act) -> None:
         if act.reply:
-            self.transport.write(act.reply.encode("utf-8") + b"\r\n")
+            line = act.reply.encode("utf-8") + b"\r\n"
+            if act.delay:
+                global_reactor.callLater(act.delay, self.transport.write, line)
+            else:
+                self.transport.write(line)
         if act.hang or act.close or act.reset:
             self.silent = True
         if act.close:

@@ -33,12 +33,20 @@ def small_disk(test: TestCase, megabytes: int) -> Path:
 class FullDiskTests(TestCase):
     """The spool on a disk of a few megabytes."""
 
-    async def test_452_and_recovery(self) -> None:
+    async def test_full(self) -> None:
+        """The disk really is full."""
+        await self.fill_and_recover("min_free_space = 0\n")
+
+    async def test_nearly_full(self) -> None:
+        """Mail is refused before the disk is full."""
+        await self.fill_and_recover("min_free_space = 1MiB\n")
+
+    async def fill_and_recover(self, keys: str) -> None:
         """What does not fit is refused for now; what was accepted arrives; when there is room
         again, mail is taken without a restart."""
         disk = small_disk(self, 4)
         port = free_port()
-        config = f"[spool]\npath = {disk}/spool\n" + direct(f"[127.0.0.1]:{port}")
+        config = f"[spool]\npath = {disk}/spool\n{keys}" + direct(f"[127.0.0.1]:{port}")
         kumo = await start_kumo(self, config)
         accepted: list[str] = []
         body = message(body=("x" * 70 + "\r\n") * 3000)

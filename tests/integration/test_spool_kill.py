@@ -101,13 +101,27 @@ class KillTests(TestCase):
         await until(lambda: set(accepted) <= set(recipients(sink)), "every accepted message")
         self.assertEqual({name: n for name, n in recipients(sink).items() if n > 1}, {})
 
+    async def test_orderly_stop_waits_for_the_reply(self) -> None:
+        """SIGTERM in the middle of a transaction: its reply is waited for, and then the node ends
+        at once, though the connection could be used again."""
+        sink = start_sink(self)
+        sink.answer("BODY", Act("250 2.0.0 Taken", delay=1.5))
+        kumo = await start_kumo(self, direct(sink.route))
+        await send_mail(kumo.port)
+        await until(lambda: sink.sessions and "." in sink.sessions[0].lines, "the dot")
+        await kumo.stop(6)
+        self.assertEqual(len(kumo.records(type="Delivery")), 1)
+        kumo = await kumo.restart(self)
+        await pause(0.5)
+        self.assertEqual(len(sink.mails), 1)
+
     async def test_killed_while_the_destination_hesitates(self) -> None:
         """A message whose outcome was not learned is delivered again, once."""
         sink = start_sink(self)
         sink.answer("BODY", Act(hang=True))
         kumo = await start_kumo(self, direct(sink.route))
         await send_mail(kumo.port)
-        await until(lambda: sink.sessions and "DATA" in sink.sessions[0].lines, "DATA")
+        await until(lambda: sink.sessions and "." in sink.sessions[0].lines, "the dot")
         kumo.kill_9()
         kumo = await kumo.restart(self)
         await kumo.wait_for_records(type="Delivery")
