@@ -193,7 +193,7 @@ class Fates:
         """Write a report.
 
         @return: its envelope and its octets.
-        @raise ValueError: if the sender's domain cannot be one.
+        @raise CommandSyntaxError: if the sender's domain cannot be one.
         """
         now = self._clock.seconds()
         report_id = new_id(now)
