@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.web.resource import IResource, Resource
@@ -17,6 +19,8 @@ from kumotwist.journal.trace import Trace
 __all__ = ["http_site"]
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_HOST = re.compile(r"(?:\[(?P<literal>[0-9a-f:.]+)\]|(?P<name>[0-9a-z.]+))(?::[0-9]*)?")
 
 
 class _Answer(Resource):
@@ -34,6 +38,24 @@ class _Answer(Resource):
         request.setResponseCode(self._code)
         request.setHeader(b"content-type", b"application/json")
         return json.dumps(self._facts).encode() + b"\n"
+
+
+class _Directory(Resource):
+    """A part of a path that has nothing to say by itself."""
+
+    def __init__(self, children: Mapping[bytes, IResource]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        for name, child in children.items():
+            self.putChild(name, child)
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """What is not there."""
+        answer: IResource = _Answer(404, error="nothing here")
+        return answer
+
+    def render(self, request: Request) -> bytes:
+        """There is nothing here either."""
+        return _Answer(404, error="nothing here").render(request)
 
 
 class _Liveness(Resource):
@@ -58,7 +80,8 @@ class _TrustedOnly:
 
     C{Forwarded} headers are not believed: they say what the client likes. The C{Host} header must
     be an address or C{localhost}, so that a web page cannot reach a loopback listener by a name of
-    its own that resolves to it.
+    its own that resolves to it (DNS rebinding); and a browser that says that it asks on behalf of
+    another site (Fetch Metadata, W3C; RFC 6454, 7) is refused.
     """
 
     isLeaf = False
@@ -69,18 +92,27 @@ class _TrustedOnly:
 
     def _why_not(self, request: Request) -> str:
         host = getattr(request.getClientAddress(), "host", None)
-        if host is not None:  # a Unix socket has no address: its file's mode guards it
-            address = ipaddress.ip_address(host.partition("%")[0])
-            mapped = getattr(address, "ipv4_mapped", None)
-            if not any((mapped or address) in network for network in self._trusted):
-                return f"{host} is not in trusted_hosts"
-        name = request.getRequestHostname().decode("ascii", "replace").strip("[]")
-        if name and name != "localhost":
-            try:
-                ipaddress.ip_address(name)
-            except ValueError:
-                return "the Host header must be an address or localhost"
+        if host is not None and not self._is_trusted(host):
+            return f"{host} is not in trusted_hosts"
+        name = _text(request.getHeader(b"host"))
+        if name and not _is_plain_host(name):
+            return "the Host header must be an address or localhost"
+        if _text(request.getHeader(b"sec-fetch-site")) not in {"", "none", "same-origin"}:
+            return "web pages may not ask this"
+        origin = _text(request.getHeader(b"origin"))
+        if origin and origin.rpartition("://")[2] != name:
+            return "web pages may not ask this"
         return ""
+
+    def _is_trusted(self, host: str) -> bool:
+        """Whether a client's address is trusted; who has none has come by a Unix socket, which
+        its file's mode guards."""
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._trusted)
 
     def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
         reason = self._why_not(request)
@@ -96,24 +128,54 @@ class _TrustedOnly:
         return _Answer(403 if self._why_not(request) else 404, error="nothing here").render(request)
 
 
-def http_site(trusted: Sequence[IPNetwork], trace: Trace, why_not_live: Callable[[], str]) -> Site:
+def _text(header: bytes | None) -> str:
+    """A header's value; empty if it is not there."""
+    return "" if header is None else header.decode("latin-1").strip().lower()
+
+
+def _is_plain_host(name: str) -> bool:
+    """Whether a C{Host} header names an address or C{localhost}, with or without a port."""
+    match = _HOST.fullmatch(name)
+    if match is None:
+        return False
+    if match["name"] == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(match["literal"] or match["name"])
+    except ValueError:
+        return False
+    return True
+
+
+class _BodylessRequest(Request):
+    """A request whose body is read past: nothing here wants one, and Twisted would keep it, large
+    ones in a file, before anybody is asked whether the client is trusted."""
+
+    def gotLength(self, length: int | None) -> None:
+        """The header has come; C{length} octets will follow it."""
+        self.content = io.BytesIO()
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body has come."""
+
+
+def http_site(
+    reactor: Any,
+    trusted: Sequence[IPNetwork],
+    trace: Trace,
+    why_not_live: Callable[[], str],
+) -> Site:
     """Build what an HTTP listener serves.
 
+    @param reactor: times idle clients out.
     @param trusted: networks whose clients may ask.
     @param trace: the live trace.
     @param why_not_live: says why no mail is taken; empty while it is.
     """
-    api = Resource()
-    for name, resource in (
-        (b"trace", TraceResource(trace)),
-        (b"check-liveness", _Liveness(why_not_live)),
-    ):
-        versions = Resource()
-        versions.putChild(b"v1", resource)
-        api.putChild(name, versions)
-    root = Resource()
-    root.putChild(b"api", api)
-    site = Site(_TrustedOnly(trusted, root))
+    resources = {b"trace": TraceResource(trace), b"check-liveness": _Liveness(why_not_live)}
+    api = {name: _Directory({b"v1": resource}) for name, resource in resources.items()}
+    root = _Directory({b"api": _Directory(api)})
+    site = Site(_TrustedOnly(trusted, root), requestFactory=_BodylessRequest, reactor=reactor)
     site.noisy = False
     site.displayTracebacks = False
     return site

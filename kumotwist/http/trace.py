@@ -31,14 +31,17 @@ class TraceResource(Resource):
 
     def render_GET(self, request: Request) -> Any:
         """Stream until the client goes away."""
+        request.setHeader(b"content-type", b"application/x-ndjson")
+        if request.method == b"HEAD":
+            return b""
         watcher = _Watcher(request)
         try:
             unsubscribe = self._trace.subscribe(watcher.happened)
         except TooManyWatchersError as error:
             request.setResponseCode(503)
+            request.setHeader(b"content-type", b"application/json")
             return json.dumps({"error": str(error)}).encode() + b"\n"
         request.notifyFinish().addBoth(lambda _: unsubscribe())
-        request.setHeader(b"content-type", b"application/x-ndjson")
         watcher.start()
         return NOT_DONE_YET
 
@@ -66,7 +69,8 @@ class _Watcher:
         if self._paused:
             self._missed += 1
             return
-        self._request.write(json.dumps(event).encode() + b"\n")
+        # What JSON does not know is shown as text: an event must not end the stream.
+        self._request.write(json.dumps(event, default=str).encode() + b"\n")
 
     def pauseProducing(self) -> None:
         """The client reads too slowly."""

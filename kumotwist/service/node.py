@@ -149,7 +149,9 @@ class Node(MultiService):
             service.setServiceParent(self)  # type: ignore[no-untyped-call]
             self._listening.append((f"[sink:{name}]", service))
         if configuration.http is not None:
-            site = http_site(configuration.http.trusted_hosts, self._trace, self._why_not_live)
+            site = http_site(
+                self._reactor, configuration.http.trusted_hosts, self._trace, self._why_not_live
+            )
             self._listen("[http]", configuration.http.listen, site)
 
     def _listen(self, what: str, endpoint: str, factory: Any) -> None:
