@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from kumotwist.message.queued import QueuedMessage
+    from kumotwist.settings.types import IPAddress
     from kumotwist.smtp.session import ServerSession
     from kumotwist.wire.smtp.events import Recipient, Transaction
     from kumotwist.wire.smtp.replies import Reply
@@ -163,3 +164,10 @@ class IResolver(Interface):
 
     def lookup_addresses(name: str) -> Deferred[Any]:
         """Fires with a tuple of L{ipaddress} addresses of a host; empty if it has none."""
+
+    def lookup_pointer(address: IPAddress) -> Deferred[Any]:
+        """Fires with a tuple of the names of an address (PTR), as text; empty if it has none."""
+
+    def lookup_listing(address: IPAddress, zone: str) -> Deferred[Any]:
+        """Fires with a tuple of the IPv4 addresses that the DNS blocklist C{zone} (A-labels)
+        answers with for an address; empty if it is not listed."""

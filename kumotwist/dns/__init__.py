@@ -1,9 +1,11 @@
 """Names to hosts and addresses, without blocking and without trusting the network.
 
 L{Resolver} answers the two questions of a mail transfer agent: where does this domain's mail go
-(L{Resolver.lookup_mx}), and which addresses has this host (L{Resolver.lookup_addresses}). Beneath
-it L{kumotwist.dns.client} remembers answers and L{kumotwist.dns.exchange} asks name servers over
-UDP and TCP; dnspython reads and writes the octets and does nothing else here.
+(L{Resolver.lookup_mx}), and which addresses has this host (L{Resolver.lookup_addresses}); and two
+about how others see an address of ours: which names it has (L{Resolver.lookup_pointer}), and what
+a blocklist says of it (L{Resolver.lookup_listing}). Beneath it L{kumotwist.dns.client} remembers
+answers and L{kumotwist.dns.exchange} asks name servers over UDP and TCP; dnspython reads and writes
+the octets and does nothing else here.
 
 An error is permanent only when DNS says so (L{DNSError}): no answer is never taken for "no".
 """

@@ -1,4 +1,4 @@
-"""What mail asks of DNS: a domain's exchangers (RFC 5321, 5.1) and a host's addresses."""
+"""What mail asks of DNS: exchangers (RFC 5321, 5.1), addresses, names of addresses, blocklists."""
 
 from __future__ import annotations
 
@@ -33,11 +33,13 @@ _LITERAL = re.compile(r"\[(?:ipv6:)?([0-9a-f:.]+)\]")
 _MAX_HOSTS = 32
 #: A host that has more addresses is tried at these.
 _MAX_ADDRESSES = 32
+#: An address that has more names is known by these; RFC 7208, 4.6.4 looks at no more either.
+_MAX_NAMES = 10
 
 
 @implementer(IResolver)
 class Resolver:
-    """Looks up mail exchangers and addresses; nothing blocks, every look-up ends in time."""
+    """Looks up what mail needs to know; nothing blocks, every look-up ends in time."""
 
     def __init__(
         self,
@@ -159,6 +161,48 @@ class Resolver:
         if failures and not found:
             failures[0].raiseException()
         return tuple(found[:_MAX_ADDRESSES])
+
+    # -- what others see of an address -------------------------------------------------------
+
+    def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:
+        """Find the names of an address: its PTR records (RFC 1035, 3.5; RFC 3596, 2.5).
+
+        C{[dns] hosts} is not looked at: it says nothing of what others see.
+
+        @return: fires with the names in lower case, without final dots, sorted, without what
+            cannot be a host's name; empty if there are none. Fails with L{DNSError}.
+        """
+        try:
+            question = _question(address.reverse_pointer, dns.rdatatype.PTR)
+        except DNSError as error:
+            return fail(error)
+        return self._asker.ask(question).addCallback(_host_names)
+
+    def lookup_listing(
+        self, address: IPAddress, zone: str
+    ) -> Deferred[tuple[ipaddress.IPv4Address, ...]]:
+        """Ask a DNS blocklist about an address (RFC 5782, 2.1 and 2.4).
+
+        @param zone: the list's domain, in A-labels.
+        @return: fires with the addresses that the list answers with, sorted; empty if it has no
+            entry. What they mean is for the caller to judge. Fails with L{DNSError}.
+        """
+        digits = address.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
+        try:
+            question = _question(f"{digits}.{zone.lower().removesuffix('.')}", dns.rdatatype.A)
+        except DNSError as error:
+            return fail(error)
+        return self._asker.ask(question).addCallback(_listing_codes)
+
+
+def _host_names(answer: Answer) -> tuple[str, ...]:
+    names = {record.target.to_text(omit_final_dot=True).lower() for record in answer.values}
+    return tuple(sorted(name for name in names if _HOST_NAME.fullmatch(name)))[:_MAX_NAMES]
+
+
+def _listing_codes(answer: Answer) -> tuple[ipaddress.IPv4Address, ...]:
+    codes = sorted({ipaddress.IPv4Address(record.address) for record in answer.values})
+    return tuple(codes[:_MAX_ADDRESSES])
 
 
 def _question(name: str, kind: dns.rdatatype.RdataType) -> Question:

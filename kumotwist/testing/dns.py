@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import random
 import socket
@@ -67,7 +68,7 @@ class FakeAsker:
 
 
 def _absolute(kind: str, data: str) -> str:
-    return data + "." if kind == "MX" and not data.endswith(".") else data
+    return data + "." if kind in ("MX", "PTR") and not data.endswith(".") else data
 
 
 @implementer(IResolver)
@@ -85,7 +86,7 @@ class FakeResolver:
         fail: Mapping[str, str] | None = None,
     ) -> None:
         """@param records: by name, lines such as C{"MX 10 mx.example.com"}, C{"A 192.0.2.1"},
-            C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}; no lines for a name without
+            C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}, C{"PTR mx.example.com"}; no lines for a name without
             records. A name that is not there does not exist.
         @param fail: names whose look-up fails temporarily, with the error's text.
         """
@@ -100,6 +101,16 @@ class FakeResolver:
     def lookup_addresses(self, name: str) -> Deferred[tuple[IPAddress, ...]]:
         """See L{Resolver.lookup_addresses}."""
         return self._resolver.lookup_addresses(name)
+
+    def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:
+        """See L{Resolver.lookup_pointer}."""
+        return self._resolver.lookup_pointer(address)
+
+    def lookup_listing(
+        self, address: IPAddress, zone: str
+    ) -> Deferred[tuple[ipaddress.IPv4Address, ...]]:
+        """See L{Resolver.lookup_listing}."""
+        return self._resolver.lookup_listing(address, zone)
 
 
 class FakeSocket:
