@@ -79,7 +79,7 @@ class SyntaxTests(SynchronousTestCase):
 
 
 class PluginTests(SynchronousTestCase):
-    """C{clientFromString} knows the two prefixes."""
+    """C{clientFromString} knows our prefixes."""
 
     def test_registered(self) -> None:
         """The drop-in registers one parser for each prefix, and each is what it claims to be."""
@@ -88,7 +88,8 @@ class PluginTests(SynchronousTestCase):
             for plugin in getPlugins(IStreamClientEndpointStringParserWithReactor)
             if isinstance(plugin, EndpointParser)
         ]
-        self.assertEqual(sorted(plugin.prefix for plugin in plugins), ["haproxy", "socks5"])
+        prefixes = sorted(plugin.prefix for plugin in plugins)
+        self.assertEqual(prefixes, ["haproxy", "http-connect", "socks5"])
         for plugin in plugins:
             verifyObject(IStreamClientEndpointStringParserWithReactor, plugin)
             verifyObject(IPlugin, plugin)

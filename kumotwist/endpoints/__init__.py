@@ -1,4 +1,4 @@
-"""Client endpoints that lead through SOCKS5 proxies and HAProxy, for any Twisted program.
+"""Client endpoints that lead through SOCKS5 and HTTP proxies and HAProxy, for any Twisted program.
 
 An endpoint is wrapped around the way to a proxy and leads to a destination::
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from kumotwist.endpoints.haproxy import haproxyEndpoint
     from kumotwist.endpoints.hops import ProxyHop
+    from kumotwist.endpoints.http_connect import httpConnectEndpoint
     from kumotwist.endpoints.servers import describe_server, server_endpoint
     from kumotwist.endpoints.socks5 import SOCKS5ClientEndpoint, socks5Endpoint
     from kumotwist.endpoints.template import EndpointTemplate
@@ -75,6 +76,7 @@ __all__ = [
     "TTLExpiredError",
     "describe_server",
     "haproxyEndpoint",
+    "httpConnectEndpoint",
     "server_endpoint",
     "socks5Endpoint",
 ]
@@ -85,6 +87,7 @@ _HOMES = {
     "SOCKS5ClientEndpoint": "socks5",
     "describe_server": "servers",
     "haproxyEndpoint": "haproxy",
+    "httpConnectEndpoint": "http_connect",
     "server_endpoint": "servers",
     "socks5Endpoint": "socks5",
 }

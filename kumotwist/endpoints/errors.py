@@ -40,6 +40,7 @@ __all__ = [
 Blame = Literal["proxy", "destination", "nobody"]
 
 _MAX_PROBLEM = 512
+_MAX_ANSWER = 128
 
 
 class EgressError(KumotwistError, ConnectError):
@@ -143,34 +144,60 @@ class SuspectedProxyError(EgressError, ConnectionLost):
 
 
 class ProxyRefusedError(EgressError):
-    """The proxy answered the request to connect with an error (RFC 1928, 6).
+    """The proxy answered the request to connect with an error (RFC 1928, 6; RFC 9110, 15).
 
-    There is a subclass for each code that the RFC names; this class itself is for the others.
+    There is a subclass for each code that RFC 1928 names, which is also that of a HTTP status with
+    the same meaning; this class itself is for the others.
 
-    @ivar rep: the reply code.
+    @ivar rep: the reply code of a SOCKS5 proxy, else L{None}.
+    @ivar status: the status code of an HTTP proxy, else L{None}.
     """
 
     #: What the code means; completed with the number and the destination.
-    meaning: ClassVar[str] = "the proxy answered with an unknown error for"
+    meaning: ClassVar[str] = "the proxy answered with another error for"
 
-    def __init__(self, hop: PlannedHop, rep: int, phase: str = "connect-request") -> None:
-        super().__init__(hop, phase, f"{self.meaning} {hop.destination} (REP {rep:02x})")
+    def __init__(
+        self,
+        hop: PlannedHop,
+        rep: int | None = None,
+        *,
+        status: int | None = None,
+        reason: str = "",
+    ) -> None:
+        """
+        @param rep: what a SOCKS5 proxy answered.
+        @param status: what an HTTP proxy answered; one of the two must be given.
+        @param reason: the words behind the status.
+        """
+        answer = f"HTTP {status} {reason}".rstrip() if rep is None else f"REP {rep:02x}"
+        problem = f"{self.meaning} {hop.destination} ({one_line(answer, _MAX_ANSWER)})"
+        super().__init__(hop, "connect-request", problem)
         self.rep = rep
+        self.status = status
 
     @classmethod
     def of(cls, hop: PlannedHop, rep: int) -> ProxyRefusedError:
-        """The error for a reply code, of the subclass that belongs to it."""
+        """The error for a reply code of SOCKS5, of the subclass that belongs to it."""
         return _REFUSALS.get(rep, ProxyRefusedError)(hop, rep)
+
+    @classmethod
+    def of_status(cls, hop: PlannedHop, status: int, reason: str) -> ProxyRefusedError:
+        """The error for a status of HTTP, of the subclass that belongs to it."""
+        kind = _HTTP_REFUSALS.get(status, ProxyRefusedError)
+        return kind(hop, status=status, reason=reason)
 
 
 class GeneralFailureError(ProxyRefusedError):
-    """REP 01: general SOCKS server failure."""
+    """REP 01: general SOCKS server failure; HTTP 500.
+
+    Some proxies, such as tinyproxy, also say so where they cannot reach the destination.
+    """
 
     meaning = "the proxy reports a general failure for"
 
 
 class NotAllowedError(ProxyRefusedError):
-    """REP 02: connection not allowed by ruleset."""
+    """REP 02: connection not allowed by ruleset; HTTP 403."""
 
     meaning = "the proxy's rules do not allow a connection to"
 
@@ -183,7 +210,8 @@ class NetworkUnreachableError(ProxyRefusedError):
 
 
 class HostUnreachableError(ProxyRefusedError):
-    """REP 04: host unreachable."""
+    """REP 04: host unreachable; HTTP 502 and 503, which proxies also answer where the destination
+    refuses or its name has no address."""
 
     blames: Blame = "destination"
     meaning = "host unreachable at"
@@ -197,14 +225,14 @@ class DestinationRefusedError(ProxyRefusedError):
 
 
 class TTLExpiredError(ProxyRefusedError):
-    """REP 06: TTL expired; KumoProxy also says so of a connection that timed out."""
+    """REP 06: TTL expired; KumoProxy also says so of a connection that timed out. HTTP 504."""
 
     blames: Blame = "destination"
     meaning = "TTL expired, or timed out, on the way to"
 
 
 class CommandNotSupportedError(ProxyRefusedError):
-    """REP 07: command not supported."""
+    """REP 07: command not supported; HTTP 405 and 501."""
 
     meaning = "the proxy does not know how to connect to"
 
@@ -224,4 +252,14 @@ _REFUSALS: dict[int, type[ProxyRefusedError]] = {
     Rep.TTL_EXPIRED: TTLExpiredError,
     Rep.COMMAND_NOT_SUPPORTED: CommandNotSupportedError,
     Rep.ADDRESS_TYPE_NOT_SUPPORTED: AddressTypeNotSupportedError,
+}
+
+_HTTP_REFUSALS: dict[int, type[ProxyRefusedError]] = {
+    403: NotAllowedError,
+    405: CommandNotSupportedError,
+    500: GeneralFailureError,
+    501: CommandNotSupportedError,
+    502: HostUnreachableError,
+    503: HostUnreachableError,
+    504: TTLExpiredError,
 }

@@ -11,11 +11,11 @@ __all__ = ["PlannedHop", "ProxyHop"]
 class ProxyHop:
     """A proxy that carries a stream, as it is known once the stream stands.
 
-    @ivar protocol: C{"socks5"} or C{"haproxy"}.
+    @ivar protocol: C{"socks5"}, C{"http-connect"} or C{"haproxy"}.
     @ivar server: the proxy, such as C{10.0.5.10:5000}.
     @ivar source_address: the address and port that the proxy uses towards the destination, such as
         C{10.0.0.1:53210}; with HAProxy, which does not tell the port, C{10.0.0.1:0}; empty when
-        the proxy did not say.
+        the proxy did not say, as HTTP proxies never do.
     @ivar destination: where it leads, such as C{192.0.2.1:25}.
     @ivar via: the proxy through which this one is reached, if there is one.
     """
@@ -36,7 +36,7 @@ class ProxyHop:
 class PlannedHop:
     """A proxy that shall carry a stream, as errors name it.
 
-    @ivar protocol: C{"socks5"} or C{"haproxy"}.
+    @ivar protocol: C{"socks5"}, C{"http-connect"} or C{"haproxy"}.
     @ivar server: the proxy, such as C{10.0.5.10:5000}.
     @ivar source: the address that was asked for, such as C{10.0.0.1}, or empty.
     @ivar destination: where it shall lead, such as C{192.0.2.1:25}.

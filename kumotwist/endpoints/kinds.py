@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 from typing import Protocol as Shape
 
 from attrs import define, field
@@ -23,6 +23,7 @@ from twisted.plugin import getPlugins
 from kumotwist.endpoints.addresses import parse_ip
 from kumotwist.endpoints.arguments import Arguments, Target, check_host
 from kumotwist.endpoints.haproxy import haproxyEndpoint
+from kumotwist.endpoints.http_connect import httpConnectEndpoint
 from kumotwist.endpoints.socks5 import socks5Endpoint
 from kumotwist.endpoints.strings import fill, join_arguments, placeholders, split_arguments
 from kumotwist.endpoints.tcp import tcp_endpoint
@@ -107,16 +108,45 @@ class _TLS:
         return wrapClientTLS(self.credentials.for_peer(peer), below, clock=reactor)
 
 
-@define(frozen=True)
-class _SOCKS5:
-    """C{socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]}."""
+@define(frozen=True, kw_only=True)
+class _ThroughProxy:
+    """What the kinds that lead through a proxy have in common.
+
+    The functions that make the endpoints know what can be said to a proxy; L{checked} asks them
+    when the string is parsed instead of when connecting.
+    """
 
     target: Target
     server: Maker
+    timeout: float
+
+    @property
+    def name(self) -> str:
+        return str(self.target)
+
+    def wrap(
+        self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
+    ) -> IStreamClientEndpoint:
+        """The endpoint for a destination, around the way to the proxy."""
+        raise NotImplementedError
+
+    def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
+        server = self.server.make(reactor, host, port)
+        return self.wrap(reactor, server, *self.target.of(host, port))
+
+    def checked(self, source: IPAddress | None = None) -> Self:
+        """This, or L{ValueError} for arguments that no endpoint can be made of."""
+        self.wrap(None, _UNUSED, *_example(self.target, source))
+        return self
+
+
+@define(frozen=True, kw_only=True)
+class _SOCKS5(_ThroughProxy):
+    """C{socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]}."""
+
     source: IPAddress | None
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
-    timeout: float
 
     @classmethod
     def parse(cls, arguments: Arguments) -> _SOCKS5:
@@ -124,21 +154,14 @@ class _SOCKS5:
         timeout, server = _take_server(arguments)
         source = arguments.take("source")
         made = cls(
-            target,
-            server,
-            None if source is None else parse_ip(source, "source"),
-            arguments.take("username"),
-            arguments.take("password"),
-            timeout,
+            target=target,
+            server=server,
+            source=None if source is None else parse_ip(source, "source"),
+            username=arguments.take("username"),
+            password=arguments.take("password"),
+            timeout=timeout,
         )
-        host, port = _example(target, made.source)
-        # The function knows what can be said to a proxy; ask it now instead of when connecting.
-        made.wrap(None, _UNUSED, host, port)
-        return made
-
-    @property
-    def name(self) -> str:
-        return str(self.target)
+        return made.checked(made.source)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
@@ -155,33 +178,54 @@ class _SOCKS5:
             server_name=self.server.name,
         )
 
-    def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
-        server = self.server.make(reactor, host, port)
-        return self.wrap(reactor, server, *self.target.of(host, port))
+
+@define(frozen=True, kw_only=True)
+class _HTTPConnect(_ThroughProxy):
+    """C{http-connect:HOST:PORT:server=SERVER[:username=U:password=P][:timeout=60]}."""
+
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, arguments: Arguments) -> _HTTPConnect:
+        target = Target.take(arguments)
+        timeout, server = _take_server(arguments)
+        return cls(
+            target=target,
+            server=server,
+            username=arguments.take("username"),
+            password=arguments.take("password"),
+            timeout=timeout,
+        ).checked()
+
+    def wrap(
+        self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
+    ) -> IStreamClientEndpoint:
+        return httpConnectEndpoint(
+            reactor,
+            server,
+            host,
+            port,
+            username=self.username,
+            password=self.password,
+            timeout=self.timeout,
+            server_name=self.server.name,
+        )
 
 
-@define(frozen=True)
-class _HAProxy:
+@define(frozen=True, kw_only=True)
+class _HAProxy(_ThroughProxy):
     """C{haproxy:HOST:PORT:server=SERVER:source=ADDR[:timeout=60]}."""
 
-    target: Target
-    server: Maker
     source: IPAddress
-    timeout: float
 
     @classmethod
     def parse(cls, arguments: Arguments) -> _HAProxy:
         target = Target.take(arguments)
         timeout, server = _take_server(arguments)
         source = parse_ip(arguments.require("source", "source=10.0.0.1"), "source")
-        made = cls(target, server, source, timeout)
-        host, port = _example(target, source)
-        made.wrap(None, _UNUSED, host, port)
-        return made
-
-    @property
-    def name(self) -> str:
-        return str(self.target)
+        made = cls(target=target, server=server, source=source, timeout=timeout)
+        return made.checked(source)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
@@ -195,10 +239,6 @@ class _HAProxy:
             timeout=self.timeout,
             server_name=self.server.name,
         )
-
-    def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
-        server = self.server.make(reactor, host, port)
-        return self.wrap(reactor, server, *self.target.of(host, port))
 
 
 @define(frozen=True)
@@ -244,6 +284,7 @@ def _example(target: Target, source: IPAddress | None) -> tuple[str, int]:
 
 _KINDS: dict[str, Callable[[Arguments], Maker]] = {
     "haproxy": _HAProxy.parse,
+    "http-connect": _HTTPConnect.parse,
     "socks5": _SOCKS5.parse,
     "tcp": _TCP.parse,
     "tls": _TLS.parse,

@@ -22,15 +22,16 @@ __all__ = ["EndpointParser"]
 class EndpointParser:
     """Makes endpoints of strings with one prefix, for C{clientFromString}.
 
-    The arguments are those of L{kumotwist.endpoints.socks5Endpoint} and
-    L{kumotwist.endpoints.haproxyEndpoint}::
+    The arguments are those of L{kumotwist.endpoints.socks5Endpoint},
+    L{kumotwist.endpoints.httpConnectEndpoint} and L{kumotwist.endpoints.haproxyEndpoint}::
 
         socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]
+        http-connect:HOST:PORT:server=SERVER[:username=U:password=P][:timeout=60]
         haproxy:HOST:PORT:server=SERVER:source=ADDR[:timeout=60]
 
     SERVER is C{HOST\\:PORT} or a quoted client endpoint string.
 
-    @ivar prefix: C{"socks5"} or C{"haproxy"}.
+    @ivar prefix: C{"socks5"}, C{"http-connect"} or C{"haproxy"}.
     """
 
     def __init__(self, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["LOCAL_PROXY", "direct", "through_haproxy", "through_socks5"]
+__all__ = ["LOCAL_PROXY", "direct", "through_endpoint", "through_haproxy", "through_socks5"]
 
 LOCAL_PROXY = """
 [proxy:local]
@@ -58,6 +58,15 @@ def through_socks5(
     if source is not None:
         lines.append(f"socks5_proxy_source_address = {source}")
     lines += ["ehlo_domain = mta1.examplecorp.com", extra, "", "[pool:out]", "ip-1 = 1", ""]
+    return "\n".join(lines) + _queue(route, retry)
+
+
+def through_endpoint(route: str, endpoint: str, *, retry: str = "1s") -> str:
+    """One source that goes out through a client endpoint string.
+
+    @param endpoint: the string, with C{{host}} and C{{port}}.
+    """
+    lines = ["", "[source:ip-1]", f"endpoint = {endpoint}", "", "[pool:out]", "ip-1 = 1", ""]
     return "\n".join(lines) + _queue(route, retry)
 
 

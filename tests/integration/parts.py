@@ -1,4 +1,4 @@
-"""The real counterparts: HAProxy, Dante, microsocks, swaks, Postfix's load tools, OpenSSL.
+"""The real counterparts: HAProxy, Dante, microsocks, tinyproxy, swaks, Postfix's tools, OpenSSL.
 
 Each is started with the smallest configuration that shows its way. What is not installed skips the
 test with one line.
@@ -28,6 +28,7 @@ __all__ = [
     "start_haproxy",
     "start_microsocks",
     "start_smtp_sink",
+    "start_tinyproxy",
 ]
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -49,6 +50,7 @@ PARTS = (
     Part("haproxy", "haproxy"),
     Part("danted", "dante-server"),
     Part("microsocks", "microsocks"),
+    Part("tinyproxy", "tinyproxy-bin"),
     Part("swaks", "swaks"),
     Part("smtp-source", "postfix"),
     Part("smtp-sink", "postfix"),
@@ -177,6 +179,39 @@ async def start_microsocks(test: TestCase) -> tuple[Child, int]:
     """
     port = free_port()
     child = Child(test, "microsocks", [find("microsocks"), "-i", "127.0.0.1", "-p", str(port)])
+    await child.wait_for_listening(port)
+    return child, port
+
+
+_TINYPROXY = """\
+Listen 127.0.0.1
+Port {port}
+Timeout 60
+LogLevel Info
+Allow 127.0.0.1
+ConnectPort {allowed}
+"""
+
+
+async def start_tinyproxy(
+    test: TestCase, allowed: int, *, login: tuple[str, str] | None = None
+) -> tuple[Child, int]:
+    """Start tinyproxy on a free port.
+
+    @param allowed: the only port that CONNECT may lead to.
+    @param login: the user name and password that it wants.
+    @return: the process and its port.
+    """
+    tinyproxy = find("tinyproxy")
+    port = free_port()
+    directory = Path(test.mktemp()).absolute()
+    directory.mkdir(parents=True)
+    path = directory / "tinyproxy.conf"
+    text = _TINYPROXY.format(port=port, allowed=allowed)
+    if login is not None:
+        text += "BasicAuth {} {}\n".format(*login)
+    path.write_text(text, encoding="utf-8")
+    child = Child(test, "tinyproxy", [tinyproxy, "-d", "-c", str(path)], directory=directory)
     await child.wait_for_listening(port)
     return child, port
 

@@ -16,6 +16,7 @@ need() { # need COMMAND PACKAGE...
 need haproxy haproxy
 need danted dante-server
 need microsocks microsocks
+need tinyproxy tinyproxy-bin
 need swaks swaks libnet-ssleay-perl libnet-dns-perl
 need smtp-source postfix
 need smtp-sink postfix
