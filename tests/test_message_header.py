@@ -8,7 +8,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message import (
     count_received,
-    domain_of,
     has_header,
     header_end,
     header_fields,
@@ -109,27 +108,3 @@ class HeaderTests(SynchronousTestCase):
             position = field.end
         self.assertLessEqual(position, end)
         self.assertLessEqual(end, len(body))
-
-
-class DomainTests(SynchronousTestCase):
-    """The domain of an address in the form that queues use."""
-
-    def test_domains(self) -> None:
-        """Lower case, A-labels, no final dot; the last @ counts."""
-        for address, domain in [
-            ("user@Example.COM", "example.com"),
-            ("user@example.com.", "example.com"),
-            ('"a@b"@example.com', "example.com"),
-            ("user@Bücher.example", "xn--bcher-kva.example"),
-            ("user@faß.example", "xn--fa-hia.example"),
-            ("user@[IPv6:2001:DB8::1]", "[ipv6:2001:db8::1]"),
-            ("user@under_score.example", "under_score.example"),
-            ("", ""),
-            ("postmaster", ""),
-        ]:
-            self.assertEqual(domain_of(address), domain, address)
-
-    def test_impossible(self) -> None:
-        """A domain that IDNA forbids is an error."""
-        for address in ["a@☃\u2028.example", "a@é..example", "a@" + "é" * 80 + ".example"]:
-            self.assertRaises(ValueError, domain_of, address)

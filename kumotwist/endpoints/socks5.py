@@ -94,7 +94,7 @@ class _SOCKS5Negotiation:
             problem = f"the proxy refused to bind {hop.source} ({_rep_text(event.rep)})"
             return ProxyBindError(hop, "bind", problem, rep=event.rep)
         if isinstance(event, SourceMismatch):
-            verb = "offered" if event.phase == "bind" else "used"
+            verb = "bound" if event.phase == "bind" else "used"
             problem = f"the proxy {verb} {event.reported} instead of {event.asked}"
             return ProxyBindError(hop, event.phase, problem)
         if isinstance(event, LoginRefused):
