@@ -43,6 +43,7 @@ class OpenTests(ClientCase):
         self.assertFalse(self.client.usable)
         self.client.dataReceived(b"250-mx\r\n250 PIPELINING\r\n")
         self.assertTrue(self.successResultOf(opened).pipelining)
+        self.assertEqual(str(self.client.greeting), "220 mx")
         self.assertTrue(self.client.usable)
         self.assertFalse(self.client.busy)
 
@@ -61,6 +62,7 @@ class OpenTests(ClientCase):
         error = self.failure_of(opened, SessionRefused)
         assert error.reply is not None
         self.assertEqual((error.phase, error.reply.code), ("banner", 554))
+        self.assertEqual(self.client.greeting, error.reply)
         self.assertIn("initial server greeting: 554 5.7.1 bad reputation", error.text)
         self.assertEqual(self.said(), b"QUIT\r\n")
         self.client.dataReceived(b"221 bye\r\n")

@@ -172,6 +172,20 @@ class SessionTests(ListenerTestCase):
         self.assertRegex(session.session_id, "^[0-9a-f]{32}$")
         self.assertEqual(self.reception.refusals, [])
 
+    def test_client_reads_where_it_comes_from(self) -> None:
+        """The answer to EHLO and HELO names the client's address; a Unix socket has none."""
+        for peer, line in [
+            (IPv4Address("TCP", "192.0.2.7", 40000), b"mx.example.com greets [192.0.2.7]\r\n"),
+            (IPv6Address("TCP", "::ffff:192.0.2.7", 1), b"mx.example.com greets [192.0.2.7]\r\n"),
+            (IPv6Address("TCP", "2001:db8::7", 1), b"mx.example.com greets [IPv6:2001:db8::7]\r\n"),
+            (UNIXAddress("/run/mail"), b"mx.example.com\r\n"),
+        ]:
+            for hello in (HELLO, b"HELO client.example\r\n"):
+                protocol, transport = self.connect(peer)
+                transport.clear()
+                protocol.dataReceived(hello)
+                self.assertEqual(transport.value().splitlines(True)[0][4:], line)
+
     def test_one_write(self) -> None:
         """The replies to what arrived together leave together."""
         protocol, transport = self.connect()

@@ -156,6 +156,11 @@ class CapabilitiesTests(SynchronousTestCase):
             self.assertTrue(found.size)
             self.assertEqual(found.size_limit, 0)
 
+    def test_hello(self) -> None:
+        """What the server says in the first line is kept, safe for a log."""
+        reply = Reply(250, None, ("mx greets \x1b[192.0.2.1]", "SIZE"))
+        self.assertEqual(Capabilities.from_ehlo(reply).hello, "mx greets \\x1b[192.0.2.1]")
+
     def test_first_line_is_no_keyword(self) -> None:
         """The server's greeting is not taken for an extension."""
         self.assertFalse(Capabilities.from_ehlo(Reply(250, None, ("STARTTLS",))).starttls)

@@ -144,6 +144,11 @@ class ESMTPClient(Protocol):
         return self._machine.capabilities
 
     @property
+    def greeting(self) -> Reply | None:
+        """The server's first reply, once it has come."""
+        return self._machine.greeting
+
+    @property
     def busy(self) -> bool:
         """Whether something is under way; only one thing can be."""
         return self._waiter is not None

@@ -335,8 +335,16 @@ class ESMTPServerProtocol(Protocol):
     def _judge_hello(self, event: Hello) -> bool:
         name = one_line(event.domain, 255)
         self.session = attrs.evolve(self.session, ehlo_domain=name, extended=event.extended)
-        self._answer(event, event.reply)
+        self._answer(event, self._greets(event.reply))
         return True
+
+    def _greets(self, reply: Reply) -> Reply:
+        """The answer to EHLO or HELO, in which the client reads where it comes from."""
+        host = self.session.peer.host
+        if host == UNIX:
+            return reply
+        literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+        return reply._replace(lines=(f"{reply.lines[0]} greets {literal}", *reply.lines[1:]))
 
     def _judge_mail(self, event: Mail) -> bool:
         return self._ask(event, self._reception.sender, event.transaction)

@@ -86,8 +86,8 @@ class FakeResolver:
         fail: Mapping[str, str] | None = None,
     ) -> None:
         """@param records: by name, lines such as C{"MX 10 mx.example.com"}, C{"A 192.0.2.1"},
-            C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}, C{"PTR mx.example.com"}; no lines for a name without
-            records. A name that is not there does not exist.
+            C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}, C{"PTR mx.example.com"}; no lines
+            for a name without records. A name that is not there does not exist.
         @param fail: names whose look-up fails temporarily, with the error's text.
         """
         self._asker = FakeAsker(records, fail)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
-from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.replies import Reply, one_line
 
 __all__ = ["NO_CAPABILITIES", "Capabilities"]
 
@@ -23,10 +23,13 @@ class Capabilities:
 
     @ivar extensions: the parameters by keyword in upper case; empty after HELO.
     @ivar esmtp: whether the server took EHLO.
+    @ivar hello: what the server says in the first line, in one line and safe to log: its name,
+        often with the address that it sees us at (C{mx.example.com at your service, [192.0.2.1]}).
     """
 
     extensions: Mapping[str, str]
     esmtp: bool = True
+    hello: str = ""
     pipelining: bool = attrs.field(init=False)
     eight_bit_mime: bool = attrs.field(init=False)
     smtputf8: bool = attrs.field(init=False)
@@ -75,7 +78,7 @@ class Capabilities:
             match = _KEYWORD.fullmatch(line)
             if match is not None:
                 extensions.setdefault(match.group(1).upper(), (match.group(2) or "").strip())
-        return cls(MappingProxyType(extensions))
+        return cls(MappingProxyType(extensions), hello=one_line(reply.lines[0]))
 
 
 #: Of a server that takes only HELO, and of one that has not been asked yet.

@@ -114,6 +114,7 @@ class SMTPClient:
     """One session with a server.
 
     @ivar capabilities: what the server offered in its last reply to EHLO.
+    @ivar greeting: the server's first reply, whatever it says; L{None} before it has come.
     @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
@@ -127,6 +128,7 @@ class SMTPClient:
         if _HELLO_NAME.fullmatch(hostname) is None:
             raise LocalProtocolError(f"{hostname!r} cannot be said in EHLO")
         self.capabilities = NO_CAPABILITIES
+        self.greeting: Reply | None = None
         self.replies = 0
         self._hostname = hostname
         self._may_pipeline = pipelining
@@ -331,6 +333,8 @@ class SMTPClient:
                 return Closing(reply)
             raise UnaskedReplyError(f"a reply to no command: {str(reply)!r}")
         asked = self._asked.popleft()
+        if asked is _GREETING:
+            self.greeting = reply
         try:
             if reply.code == 421 and asked.phase is not Phase.QUIT:
                 return self._shut(asked, reply)
