@@ -105,18 +105,26 @@ class Fates:
         Recorded once for each reason, however often the wait is renewed. The spool keeps the due
         time that it has: after a restart the message is simply looked at again.
         """
+        if self.put_off(message, reply, reason):
+            message.due = self._clock.seconds() + seconds
+            self._requeue(message)
+
+    def put_off(self, message: QueuedMessage, reply: Reply, reason: str) -> bool:
+        """Record that the message waits, as L{delayed} does; the caller keeps it.
+
+        @return: whether it may wait; else it was too old for that, and its fate is decided.
+        """
         now = self._clock.seconds()
         settings = self._queues.resolve(message.queue)
         if now > expiry(settings, message.created):
             self.expired(message, reply, AttemptFacts(pool=settings.egress_pool))
-            return
+            return False
         if message.meta.get("delayed") != reason:
             message.meta["delayed"] = reason
             self._recorder.attempt(
                 "Delayed", message, reply, AttemptFacts(pool=settings.egress_pool)
             )
-        message.due = now + seconds
-        self._requeue(message)
+        return True
 
     def expired(self, message: QueuedMessage, last: Reply | None, facts: AttemptFacts) -> None:
         """The message is too old for another attempt."""
@@ -171,9 +179,7 @@ class Fates:
         self._forget(message)
         report.body = body
         self._bodies.keep(report)
-        self._recorder.attempt(
-            "Reception", report, Reply.of(250, None, f"report on {message.id}"), AttemptFacts()
-        )
+        self._recorder.reception(report, Reply.of(250, None, f"report on {message.id}"))
         self._requeue(report)
 
     async def _original(self, message: QueuedMessage) -> bytes:
