@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kumotwist.service.errors import StartError
@@ -19,7 +21,8 @@ def address_words(address: Any) -> str:
     """Where something listens, for people: C{ADDR:PORT}, or the path of a Unix socket."""
     host = getattr(address, "host", None)
     if host is None:
-        return str(getattr(address, "name", address))
+        name = getattr(address, "name", None)
+        return str(address) if name is None else os.fsdecode(name)
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
 
 
@@ -29,6 +32,8 @@ class ListeningService(Service):
     @param what: what it is, for error texts: C{[listener:main] listen}.
     @param endpoint: a Twisted server endpoint string.
     """
+
+    _log = Logger()
 
     def __init__(self, reactor: Any, what: str, endpoint: str, factory: IProtocolFactory) -> None:
         self._reactor = reactor
@@ -49,19 +54,36 @@ class ListeningService(Service):
 
         @raise StartError: if the address is taken or the like.
         """
-        failures: list[Failure] = []
         try:
             endpoint = serverFromString(self._reactor, self._endpoint)
         except Exception as error:
             raise StartError(f"{self._what}: {self._endpoint}: {error}") from None
+        super().startService()  # type: ignore[no-untyped-call]
+        failures: list[Failure] = []
         listening = maybeDeferred(endpoint.listen, self._factory)
         listening.addCallbacks(self._listens, failures.append)
         if failures:
+            super().stopService()  # type: ignore[no-untyped-call]
             raise StartError(f"{self._what}: {failures[0].getErrorMessage()}")
-        super().startService()  # type: ignore[no-untyped-call]
+        if not listening.called:
+            listening.addCallback(self._failed_late, failures)
 
-    def _listens(self, port: IListeningPort) -> None:
-        self._port = port
+    def _listens(self, port: IListeningPort) -> Deferred[None] | None:
+        if self.running:
+            self._port = port
+            return None
+        # Stopped before it began, as can be with an endpoint that takes its time.
+        stopping: Deferred[None] = maybeDeferred(cast("Any", port).stopListening)
+        return stopping
+
+    def _failed_late(self, _: Any, failures: list[Failure]) -> None:
+        """An endpoint that took its time cannot end the start any more, but must be heard."""
+        for failure in failures:
+            self._log.critical(
+                "{what} does not listen: {reason}",
+                what=self._what,
+                reason=failure.getErrorMessage(),
+            )
 
     def stopService(self) -> Deferred[None]:
         """Accept no more connections; those that stand are the factory's."""

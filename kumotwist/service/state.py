@@ -10,6 +10,8 @@ from kumotwist.service.errors import StartError
 
 __all__ = ["node_id", "prepare_state_dir"]
 
+_NODE_ID = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}(\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}")
+
 
 def prepare_state_dir(path: str) -> str:
     """Create the state directory if it is missing.
@@ -20,6 +22,8 @@ def prepare_state_dir(path: str) -> str:
     path = os.path.abspath(path)
     try:
         os.makedirs(path, mode=0o750, exist_ok=True)
+    except FileExistsError:
+        raise StartError(f"state_dir {path}: this is not a directory") from None
     except OSError as error:
         raise StartError(f"state_dir {path}: {error.strerror}") from None
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
@@ -33,16 +37,23 @@ def node_id(state_dir: str) -> str:
     @raise StartError: if it can neither be read nor made.
     """
     path = os.path.join(state_dir, "nodeid")
+    damaged = StartError(f"{path}: this is not a node id (delete the file to get a new one)")
     try:
         with open(path, encoding="ascii") as stream:
             text = stream.read(100).strip()
-        if re.fullmatch(r"[0-9a-fA-F-]{32,36}", text):
-            return text
-        raise StartError(f"{path}: this is not a node id (delete the file to get a new one)")
+        if _NODE_ID.fullmatch(text) is None:
+            raise damaged
+        return text
     except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{path}: {error}") from None
+        return _new_node_id(path)
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise damaged from None
+
+
+def _new_node_id(path: str) -> str:
+    """Make an id and keep it: whole, or not at all."""
     fresh = str(uuid.uuid4())
     try:
         with open(f"{path}.new", "w", encoding="ascii") as stream:
