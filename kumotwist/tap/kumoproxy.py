@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 from twisted.application.service import IService
 from twisted.python import usage
 
 from kumotwist.config import Configuration
+from kumotwist.proxy.settings import ProxySettings
+from kumotwist.settings import declared
 from kumotwist.tap.kumo import read_configuration
 
 __all__ = ["Options", "makeService"]
+
+#: The keys of C{[proxy:NAME]} that the command line has as well, with what is known of them.
+_KEYS = {key: declared(ProxySettings)[key][1] for key in ("timeout", "idle_timeout")}
 
 
 class Options(usage.Options):
@@ -24,11 +30,11 @@ class Options(usage.Options):
     )
     optParameters = [
         ["config", "c", None, "Run the [proxy:NAME] sections of this file."],
-        ["timeout", None, "60", "Seconds for each phase before the relay, with --listen."],
-        ["idle-timeout", None, "300", "Seconds of silence that end a session, with --listen."],
+        *([key.replace("_", "-"), None, None, facts.doc] for key, facts in _KEYS.items()),
     ]
 
     configuration: Configuration | None = None
+    settings: ProxySettings
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -49,11 +55,18 @@ class Options(usage.Options):
         """Exactly one of the two ways."""
         if bool(self.listen) == bool(self["config"]):
             raise usage.UsageError("give either --listen ADDR:PORT or -c FILE")
-        for name in ("timeout", "idle-timeout"):
+        values: dict[str, Any] = {}
+        for key, facts in _KEYS.items():
+            option = key.replace("_", "-")
+            if self[option] is None:
+                continue
+            if self["config"]:
+                raise usage.UsageError(f"--{option} goes with --listen; a file has {key}")
             try:
-                self[name] = float(self[name])
-            except ValueError:
-                raise usage.UsageError(f"--{name}: {self[name]!r} is not a number") from None
+                values[key] = facts.kind.parse(self[option])
+            except ValueError as error:
+                raise usage.UsageError(f"--{option}: {error}") from None
+        self.settings = ProxySettings(listen="", **values)
         if self["config"]:
             self.configuration = read_configuration(self["config"])
             if not self.configuration.proxies:
@@ -66,7 +79,6 @@ def makeService(options: Options) -> IService:
 
     from kumotwist.errors import KumotwistError
     from kumotwist.proxy.descriptors import raise_descriptor_limit
-    from kumotwist.proxy.settings import ProxySettings
     from kumotwist.service import proxy_services
 
     raise_descriptor_limit()
@@ -76,12 +88,7 @@ def makeService(options: Options) -> IService:
     else:
         rules = {}
         proxies = {
-            endpoint: ProxySettings(
-                listen=endpoint,
-                timeout=options["timeout"],
-                idle_timeout=options["idle-timeout"],
-            )
-            for endpoint in options.listen
+            endpoint: attrs.evolve(options.settings, listen=endpoint) for endpoint in options.listen
         }
     try:
         service: Any = proxy_services(reactor, proxies, rules)

@@ -45,8 +45,12 @@ class Options(usage.Options):
             except ValueError as error:
                 raise usage.UsageError(f"--{key.replace('_', '-')}: {error}") from None
         self.settings = attrs.evolve(SinkSettings(), name="kumosink", **values)
-        for problem in self.settings.problems():
-            raise usage.UsageError(f"--{problem.keys[0].replace('_', '-')}: {problem.text}")
+        problems = [
+            f"--{problem.keys[0].replace('_', '-')}: {problem.text}"
+            for problem in self.settings.problems()
+        ]
+        if problems:
+            raise usage.UsageError("; ".join(problems))
 
 
 def makeService(options: Options) -> IService:
