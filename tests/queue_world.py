@@ -20,7 +20,7 @@ from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
-from kumotwist.queue.session import SessionContext
+from kumotwist.queue.context import SessionContext
 from kumotwist.queue.settings import QueuePattern, QueueTable
 from kumotwist.settings.layers import Rule
 from kumotwist.smtp.listener import ESMTPListenerFactory

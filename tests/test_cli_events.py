@@ -91,7 +91,7 @@ class DescribeTests(SynchronousTestCase):
         refusing.sink("192.0.2.1", refuse=Reply.of(550, "5.1.1", "no such user"), refuse_at="rcpt")
         silent = World(records, queue={"max_age": 3000.0})
         held = World(
-            records, sources={"one": {"source_address": ipaddress.ip_address("198.51.100.1")}}
+            records, sources={"one": {"source_address": (ipaddress.ip_address("198.51.100.1"),)}}
         )
         held.network.servers["192.0.2.1", 25] = lambda: error.ConnectBindError(99)
         told = []

@@ -57,7 +57,7 @@ class DefaultTests(ConfigCase):
         """The built-in source can be replaced."""
         found = self.load("[source:unspecified]\nsource_address = 10.0.0.1\n")
         self.assertEqual(
-            found.sources["unspecified"].source_address, ipaddress.ip_address("10.0.0.1")
+            found.sources["unspecified"].source_address, (ipaddress.ip_address("10.0.0.1"),)
         )
 
 
@@ -79,8 +79,8 @@ class ValueTests(ConfigCase):
             found.sources["ip-1"],
             SourceSettings(
                 name="ip-1",
-                socks5_proxy_server=HostPort("10.0.5.10", 5000),
-                socks5_proxy_source_address=ipaddress.ip_address("10.0.0.1"),
+                socks5_proxy_server=(HostPort("10.0.5.10", 5000),),
+                socks5_proxy_source_address=(ipaddress.ip_address("10.0.0.1"),),
                 ehlo_domain="mta1.examplecorp.com",
             ),
         )
@@ -88,8 +88,8 @@ class ValueTests(ConfigCase):
             found.sources["ip-2"],
             SourceSettings(
                 name="ip-2",
-                ha_proxy_server=HostPort("10.0.5.10", 2526),
-                ha_proxy_source_address=ipaddress.ip_address("10.0.0.2"),
+                ha_proxy_server=(HostPort("10.0.5.10", 2526),),
+                ha_proxy_source_address=(ipaddress.ip_address("10.0.0.2"),),
             ),
         )
 
@@ -182,7 +182,7 @@ class ShippedFilesTests(SynchronousTestCase):
         """The HAProxy that is shipped listens where the trial's source looks for it."""
         text = (ROOT / "etc" / "haproxy.cfg").read_text(encoding="utf-8")
         found = load(os.fspath(ROOT / "etc" / "kumo.ini"))
-        server = found.sources["via-haproxy"].ha_proxy_server
+        (server,) = found.sources["via-haproxy"].ha_proxy_server or ()
         self.assertIn(f"bind {server} accept-proxy", text)
 
     def test_reference_is_current(self) -> None:

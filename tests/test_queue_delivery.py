@@ -264,8 +264,8 @@ class SourceTests(SynchronousTestCase):
         world = World(
             ONE_HOST,
             sources={
-                "one": {"source_address": ipaddress.ip_address("198.51.100.1")},
-                "two": {"source_address": ipaddress.ip_address("198.51.100.2")},
+                "one": {"source_address": (ipaddress.ip_address("198.51.100.1"),)},
+                "two": {"source_address": (ipaddress.ip_address("198.51.100.2"),)},
             },
             weights={"one": 3, "two": 1},
         )
@@ -280,7 +280,7 @@ class SourceTests(SynchronousTestCase):
         world = World(
             ONE_HOST,
             sources={
-                "lost": {"source_address": ipaddress.ip_address("198.51.100.1")},
+                "lost": {"source_address": (ipaddress.ip_address("198.51.100.1"),)},
                 "good": {},
             },
         )
@@ -298,8 +298,8 @@ class SourceTests(SynchronousTestCase):
         world = World(
             ONE_HOST,
             sources={
-                "p1": {"socks5_proxy_server": "tcp:10.0.0.1:1080"},
-                "p2": {"socks5_proxy_server": "tcp:10.0.0.2:1080"},
+                "p1": {"socks5_proxy_server": ("tcp:10.0.0.1:1080",)},
+                "p2": {"socks5_proxy_server": ("tcp:10.0.0.2:1080",)},
             },
         )
         (message,) = world.inject("c@b.example")
@@ -319,8 +319,8 @@ class SourceTests(SynchronousTestCase):
         world = World(
             records,
             sources={
-                "four": {"source_address": ipaddress.ip_address("198.51.100.1")},
-                "six": {"source_address": ipaddress.ip_address("2001:db8::99")},
+                "four": {"source_address": (ipaddress.ip_address("198.51.100.1"),)},
+                "six": {"source_address": (ipaddress.ip_address("2001:db8::99"),)},
             },
         )
         world.sink("2001:db8::1")
@@ -333,7 +333,7 @@ class SourceTests(SynchronousTestCase):
         """With no source of the family at all it is an ordinary temporary failure."""
         records = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["AAAA 2001:db8::1"]}
         world = World(
-            records, sources={"four": {"source_address": ipaddress.ip_address("198.51.100.1")}}
+            records, sources={"four": {"source_address": (ipaddress.ip_address("198.51.100.1"),)}}
         )
         world.inject("c@b.example")
         (record,) = world.records()
@@ -382,6 +382,17 @@ class PauseTests(SynchronousTestCase):
         stopped = world.scheduler.stop(30.0)
         world.network.settle()
         self.successResultOf(stopped)
+
+    def test_stop_in_the_middle_of_a_transaction(self) -> None:
+        """A transaction under way is finished, and that is all that stopping waits for."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1", delay=5.0, delay_at="data")
+        world.inject("c@b.example")
+        stopped = world.scheduler.stop(30.0)
+        self.assertNoResult(stopped)
+        world.network.pass_time(6)
+        self.successResultOf(stopped)
+        self.assertEqual(world.kinds(), ["Delivery"])
 
     def test_stop_aborts_what_hangs(self) -> None:
         """A session that hangs is aborted after the patience; its message stays spooled."""

@@ -169,14 +169,14 @@ class PassedOverTests(SynchronousTestCase):
 
     def test_family(self) -> None:
         """Addresses that the source cannot reach are passed over, and others are tried."""
-        source = {"source_address": ipaddress.ip_address("198.51.100.1")}
+        source = {"source_address": (ipaddress.ip_address("198.51.100.1"),)}
         made = walk("mx1.example", source=source)
         self.assertEqual(targets(made), ["mx1.example (192.0.2.1:25)"])
         self.assertTrue(made.unsuitable)  # nothing that was offered has failed
 
     def test_unsuitable(self) -> None:
         """A site of which the source can reach nothing is the source's to give back."""
-        source = {"source_address": ipaddress.ip_address("198.51.100.1")}
+        source = {"source_address": (ipaddress.ip_address("198.51.100.1"),)}
         for hosts in (("six.example",), ("empty.example", "six.example"), ("broken.example",)):
             made = walk(*hosts, source=source)
             self.said(made)
@@ -184,7 +184,9 @@ class PassedOverTests(SynchronousTestCase):
 
     def test_not_unsuitable(self) -> None:
         """Once a host was really tried it is the host's failure."""
-        made = walk("mx1.example", source={"source_address": ipaddress.ip_address("198.51.100.1")})
+        made = walk(
+            "mx1.example", source={"source_address": (ipaddress.ip_address("198.51.100.1"),)}
+        )
         step(made)
         made.failed(Verdict(Scope.HOST, internal_reply(451, "4.4.1", "refused")))
         self.assertFalse(made.unsuitable)

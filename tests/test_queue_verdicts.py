@@ -108,7 +108,7 @@ def walk(*addresses: str, source: str | None = None, fail: bool = False, **path:
     name = "mx.b.example"
     records = {name: [f"{'AAAA' if ':' in each else 'A'} {each}" for each in addresses]}
     settings = SourceSettings(
-        name="one", source_address=None if source is None else ipaddress.ip_address(source)
+        name="one", source_address=None if source is None else (ipaddress.ip_address(source),)
     )
     return TargetWalk(
         Plan("mx.b.example", "b.example", (Host(name),), looked_up=True),

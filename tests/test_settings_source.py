@@ -7,13 +7,20 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.egress.settings import ENDPOINT, PROXY_SERVER, SourceSettings
+from kumotwist.egress.source_settings import (
+    ADDRESSES,
+    ENDPOINT,
+    MOST_PROXIES,
+    PROXY_SERVERS,
+    SourceSettings,
+)
+from kumotwist.egress.suspension import SUSPENSION, Suspension
 from kumotwist.settings.types import HostPort
 
-V4 = ipaddress.ip_address("10.0.0.1")
-V6 = ipaddress.ip_address("2001:db8::1")
-PROXY = HostPort("10.0.5.10", 5000)
-PROXY_V6 = HostPort("2001:db8::5", 5000)
+V4 = (ipaddress.ip_address("10.0.0.1"),)
+V6 = (ipaddress.ip_address("2001:db8::1"),)
+PROXY = (HostPort("10.0.5.10", 5000),)
+PROXY_V6 = (HostPort("2001:db8::5", 5000),)
 
 
 def problem_keys(**values: Any) -> list[str]:
@@ -106,21 +113,41 @@ class BadSourceTests(SynchronousTestCase):
             problem_keys(socks5_proxy_server=PROXY, source_address=V6), ["source_address"]
         )
         self.assertEqual(
-            problem_keys(socks5_proxy_server=HostPort("proxy.example", 1), source_address=V6), []
+            problem_keys(socks5_proxy_server=(HostPort("proxy.example", 1),), source_address=V6), []
+        )
+
+    def test_each_proxy_is_checked(self) -> None:
+        """Every proxy of a list must be reachable from a local address."""
+        both = (*PROXY, *PROXY_V6)
+        self.assertEqual(
+            problem_keys(socks5_proxy_server=both, source_address=V4), ["source_address"]
+        )
+        self.assertEqual(problem_keys(socks5_proxy_server=both, source_address=V4 + V6), [])
+        self.assertEqual(
+            problem_keys(socks5_proxy_server=("unix:/a", *PROXY, "unix:/b"), source_address=V4),
+            ["source_address", "source_address"],
+        )
+
+    def test_two_local_addresses_and_a_name(self) -> None:
+        """Which local address leads to a name cannot be known before it is resolved."""
+        named = (HostPort("proxy.example", 1),)
+        self.assertEqual(
+            problem_keys(socks5_proxy_server=named, source_address=V4 + V6), ["source_address"]
         )
 
     def test_no_address_of_a_host(self) -> None:
         """Nothing is sent from 0.0.0.0, :: or a multicast address."""
         for text in ("0.0.0.0", "::", "224.0.0.1"):
             self.assertEqual(
-                problem_keys(source_address=ipaddress.ip_address(text)), ["source_address"]
+                problem_keys(source_address=(ipaddress.ip_address(text),)), ["source_address"]
             )
 
     def test_source_address_without_effect(self) -> None:
         """An endpoint string brings its own local address."""
         self.assertEqual(problem_keys(endpoint="x", source_address=V4), ["source_address"])
         self.assertEqual(
-            problem_keys(socks5_proxy_server="unix:/run/x", source_address=V4), ["source_address"]
+            problem_keys(socks5_proxy_server=("unix:/run/x",), source_address=V4),
+            ["source_address"],
         )
 
 
@@ -129,15 +156,37 @@ class ProxyServerTests(SynchronousTestCase):
 
     def test_spellings(self) -> None:
         """A host and a port, or an endpoint string."""
-        self.assertEqual(PROXY_SERVER.parse("10.0.5.10:5000"), PROXY)
-        self.assertEqual(PROXY_SERVER.parse("[2001:db8::5]:5000"), PROXY_V6)
-        self.assertEqual(PROXY_SERVER.parse("localhost:5000"), HostPort("localhost", 5000))
-        self.assertEqual(PROXY_SERVER.parse("unix:/run/x"), "unix:/run/x")
-        self.assertEqual(
-            PROXY_SERVER.parse("tcp:proxy.example.com:1080"), "tcp:proxy.example.com:1080"
-        )
-        for text in ("10.0.5.10", "10.0.5.10:0", "a b:1", "nonsense:a:b", "tcp:{host}:1"):
-            self.assertRaises(ValueError, PROXY_SERVER.parse, text)
+        parse = PROXY_SERVERS.parse
+        self.assertEqual(parse("10.0.5.10:5000"), PROXY)
+        self.assertEqual(parse("[2001:db8::5]:5000"), PROXY_V6)
+        self.assertEqual(parse("localhost:5000"), (HostPort("localhost", 5000),))
+        self.assertEqual(parse("unix:/run/x"), ("unix:/run/x",))
+        self.assertEqual(parse("tcp:proxy.example.com:1080"), ("tcp:proxy.example.com:1080",))
+        for text in (
+            "",
+            " , ",
+            "10.0.5.10",
+            "10.0.5.10:0",
+            "a b:1",
+            "nonsense:a:b",
+            "tcp:{host}:1",
+        ):
+            self.assertRaises(ValueError, parse, text)
+
+    def test_lists(self) -> None:
+        """Several proxies are separated by commas or lines; a comma in a string is escaped."""
+        text = "10.0.5.10:5000,\n[2001:db8::5]:5000, unix:/run/a\\,b"
+        servers = PROXY_SERVERS.parse(text)
+        self.assertEqual(servers, (*PROXY, *PROXY_V6, "unix:/run/a\\,b"))
+        self.assertEqual(PROXY_SERVERS.parse(PROXY_SERVERS.render(servers)), servers)
+
+    def test_every_item_is_checked(self) -> None:
+        """Each item that is wrong is told, with its place in the list."""
+        error = self.assertRaises(ValueError, PROXY_SERVERS.parse, "a:1, b, c:2, d:99999, a:1")
+        for words in ("proxy 2 of 5: 'b' is not HOST:PORT", "proxy 4 of 5", "proxy 5 of 5 is the"):
+            self.assertIn(words, str(error))
+        many = ", ".join(f"10.0.0.{number}:1" for number in range(MOST_PROXIES + 1))
+        self.assertRaises(ValueError, PROXY_SERVERS.parse, many)
 
     def test_endpoint_leads_to_the_destination(self) -> None:
         """An endpoint that always leads to the same place would deliver mail to the wrong host."""
@@ -156,3 +205,38 @@ class ProxyServerTests(SynchronousTestCase):
         self.assertEqual(ENDPOINT.reveal(nested), nested)
         shown = repr(SourceSettings(name="a", endpoint=nested))
         self.assertNotIn("geheim", shown)
+
+
+class AddressesTests(SynchronousTestCase):
+    """The addresses of a source."""
+
+    def test_one_of_each_family(self) -> None:
+        """An address, or one of IPv4 and one of IPv6."""
+        self.assertEqual(ADDRESSES.parse("10.0.0.1"), V4)
+        self.assertEqual(ADDRESSES.parse("10.0.0.1, 2001:db8::1"), V4 + V6)
+        self.assertEqual(ADDRESSES.render(V4 + V6), "10.0.0.1, 2001:db8::1")
+        for text in ("", "10.0.0.1, 10.0.0.2", "10.0.0.1, x"):
+            self.assertRaises(ValueError, ADDRESSES.parse, text)
+
+
+class SuspensionTypeTests(SynchronousTestCase):
+    """C{suspend_when_proxy_unhealthy} as it is written."""
+
+    def test_spellings(self) -> None:
+        """A duration, or a trigger and a duration."""
+        for text, value in {
+            "10m": Suspension(600.0),
+            "3/5m for 10m": Suspension(600.0, 3, 300.0),
+            "10/hour for 1h30m": Suspension(5400.0, 10, 3600.0),
+            "1/5m for 10m": Suspension(600.0),
+        }.items():
+            self.assertEqual(SUSPENSION.parse(text), value)
+            self.assertEqual(SUSPENSION.parse(SUSPENSION.render(value)), value)
+
+    def test_nonsense(self) -> None:
+        """What is wrong is told together with what would be right."""
+        for text in ("", "soon", "0", "3/5m", "3/5m for", "x for 10m", "3/5m,max_burst=9 for 1m",
+                     "local:3/5m for 10m", "5000/1h for 10m"):  # fmt: skip
+            self.assertRaises(ValueError, SUSPENSION.parse, text)
+        error = self.assertRaises(ValueError, SUSPENSION.parse, "3/5m")
+        self.assertIn("3/5m for 10m", str(error))

@@ -1,39 +1,145 @@
-"""Whether a source can be used at the moment, judged by what happened on the way to its proxy.
+"""Whether a way out can be used at the moment, judged by what happened on it.
 
 A failure that is the proxy's (or an address that the machine does not own) holds the source: no
-new message is given to it until the hold ends, other sources of the pool carry the mail, and a
-message that finds every source held waits without an attempt being charged. The first attempt
-after a hold is a probe: one connection alone. If it fails too, the next hold is twice as long.
+mail is given to it, other sources of the pool carry it, and a message that finds every source held
+waits without an attempt being charged. What is held comes back by a I{try}: one connection alone,
+made with one message. If the try succeeds, everything that was known against the source is
+forgotten.
 
-HAProxy cannot say what went wrong, so silence behind it is only a suspicion: it takes several in
-a row, towards different sites, to hold the source; else one dead destination would stop the rest.
+How long the hold is depends on what was configured. Without C{suspend_when_…}, the first failure
+holds for 5 s, and a failed try for twice as long as before, up to 5 min. With it, the trigger
+decides: failures below it are I{tolerated} (only the message that met one is put off), and what
+reaches it suspends the source for the duration, within which a try is made now and then.
+
+HAProxy cannot say what went wrong, so silence behind it is only a suspicion, and so is what a
+proxy answers to one destination alone (by its rules, say): it takes several in a row, towards
+different sites, to hold the source; else one dead destination would stop the rest.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import attrs
 
-__all__ = ["SourceHealth"]
+from kumotwist.egress.suspension import Suspension
 
-#: The first hold and the longest, in seconds.
+__all__ = ["Health", "SourceHealth"]
+
+#: The first hold and the longest, in seconds, where no suspension is configured.
 FIRST_HOLD = 5.0
 LONGEST_HOLD = 300.0
 #: So many suspected failures in a row, towards so many sites, hold a source.
 SUSPICIONS = 5
 SUSPICIOUS_SITES = 2
+#: Seconds until the next try after one that taught nothing (its destination had no address, say).
+AFTER_IDLE_TRY = 5.0
 
 
 @attrs.define
-class _State:
-    """What is remembered of a source that failed."""
+class Health:
+    """What is known against one way out; a new one is in perfect health.
 
-    held_until: float = 0.0
-    hold: float = 0.0
+    All times are those of the caller's clock, in seconds.
+
+    @ivar reason: what failed last, in words.
+    @ivar held_until: when the hold ends.
+    @ivar pause: seconds for which a message is put off by a failure that was tolerated.
+    """
+
     reason: str = ""
-    suspicions: int = 0
-    sites: set[str] = attrs.field(factory=set)
+    held_until: float = 0.0
+    pause: float = 0.0
+    _hold: float = 0.0
+    _next_try: float = 0.0
+    _probe_interval: float = 0.0
+    _trying: str | None = None
+    _failures: deque[float] = attrs.field(factory=deque)
+    _suspicions: int = 0
+    _sites: set[str] = attrs.field(factory=set)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it was held and nothing has succeeded since: only a try may use it."""
+        return self._hold > 0
+
+    def next_try(self, now: float) -> float:
+        """Seconds until a try may begin; infinity while one is under way, 0 without trouble."""
+        if not self.troubled:
+            return 0.0
+        if self._trying is not None:
+            return float("inf")
+        return max(0.0, self._next_try - now)
+
+    def begin_try(self, site: str) -> None:
+        """A connection is about to show whether it works again; nobody else may use it."""
+        self._trying = site
+
+    def is_tried(self, site: str) -> bool:
+        """Whether a try towards this site is under way."""
+        return self._trying == site
+
+    def end_try(self, site: str, now: float) -> None:
+        """The try is over; if it taught anything, that has been said before."""
+        if self._trying == site:
+            self._trying = None
+            self._next_try = max(self._next_try, now + AFTER_IDLE_TRY)
+
+    def failed(self, now: float, reason: str, suspension: Suspension | None = None) -> float:
+        """Record a failure.
+
+        While it is held, failures (of the try, or of connections that were under way) do not make
+        the hold longer.
+
+        @param suspension: what was configured for this kind of failure, if anything.
+        @return: seconds for which it is held now; 0 if the failure is tolerated.
+        """
+        self._trying = None
+        self.reason = reason
+        if self.held_until > now:
+            self._next_try = min(now + (self._probe_interval or float("inf")), self.held_until)
+        elif suspension is None:
+            self._keep_away(now, min(self._hold * 2, LONGEST_HOLD) or FIRST_HOLD)
+        elif self.troubled or self._triggers(now, suspension):
+            self._failures.clear()
+            self._keep_away(now, suspension.duration, suspension.probe_interval)
+        return max(0.0, self.held_until - now)
+
+    def _keep_away(self, now: float, hold: float, probe_interval: float = 0.0) -> None:
+        self._hold, self._probe_interval = hold, probe_interval
+        self.held_until = now + hold
+        self._next_try = now + min(probe_interval or hold, hold)
+
+    def _triggers(self, now: float, suspension: Suspension) -> bool:
+        failures = self._failures
+        if not failures or now - failures[-1] >= self.pause:
+            # The one before is not of the same burst: whatever waited for the pause failed again.
+            self.pause = min(self.pause * 2, LONGEST_HOLD) or FIRST_HOLD
+        failures.append(now)
+        while len(failures) > suspension.failures or failures[0] < now - suspension.period:
+            failures.popleft()
+        return len(failures) >= suspension.failures
+
+    def suspected(
+        self, now: float, site: str, reason: str, suspension: Suspension | None = None
+    ) -> float:
+        """Record what is the proxy's failure or the destination's, nobody can tell.
+
+        A try that ends so has failed: what was held needs proof that it works.
+
+        @return: seconds for which it is held now; 0 while it is only a suspicion.
+        """
+        if self.troubled:
+            return self.failed(now, reason, suspension)
+        self._suspicions += 1
+        if len(self._sites) < SUSPICIOUS_SITES:
+            self._sites.add(site)
+        if self._suspicions < SUSPICIONS or len(self._sites) < SUSPICIOUS_SITES:
+            return 0.0
+        self._suspicions = 0
+        self._sites.clear()
+        return self.failed(now, reason, suspension)
 
 
 class SourceHealth:
@@ -44,62 +150,69 @@ class SourceHealth:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._states: dict[str, _State] = {}
+        self._ailing: dict[str, Health] = {}
 
     def usable(self, source: str) -> bool:
-        """Whether new messages may be given to the source."""
-        state = self._states.get(source)
-        return state is None or state.held_until <= self._now()
+        """Whether mail may be given to the source without further ado."""
+        health = self._ailing.get(source)
+        return health is None or not health.troubled
 
-    def on_probation(self, source: str) -> bool:
-        """Whether it failed last and nothing has succeeded since: one connection at a time."""
-        state = self._states.get(source)
-        return state is not None and state.hold > 0
+    def may_try(self, source: str) -> bool:
+        """Whether a source that is not usable may be tried now; see L{begin_try}."""
+        return self.next_try(source) <= 0
+
+    def next_try(self, source: str) -> float:
+        """Seconds until the source may be used or tried; infinity while a try is under way."""
+        health = self._ailing.get(source)
+        return 0.0 if health is None else health.next_try(self._now())
+
+    def begin_try(self, source: str, site: str) -> None:
+        """One message for a site is about to show whether the source works again."""
+        self._ailing[source].begin_try(site)
+
+    def end_try(self, source: str, site: str) -> None:
+        """No connection to the site is being made any more, by the source that was tried so."""
+        health = self._ailing.get(source)
+        if health is not None:
+            health.end_try(site, self._now())
+
+    def is_tried(self, source: str, site: str) -> bool:
+        """Whether a try of the source towards this site is due or under way."""
+        health = self._ailing.get(source)
+        return health is not None and health.is_tried(site)
 
     def held_for(self, source: str) -> float:
         """Seconds until the hold ends; 0 if the source is not held."""
-        state = self._states.get(source)
-        return 0.0 if state is None else max(0.0, state.held_until - self._now())
+        health = self._ailing.get(source)
+        return 0.0 if health is None else max(0.0, health.held_until - self._now())
+
+    def pause(self, source: str) -> float:
+        """Seconds for which a message waits after a failure of the source that was tolerated."""
+        health = self._ailing.get(source)
+        return FIRST_HOLD if health is None else health.pause or FIRST_HOLD
 
     def reason(self, source: str) -> str:
-        """Why it is held, in words; empty if nothing is known against it."""
-        state = self._states.get(source)
-        return "" if state is None else state.reason
+        """What failed last, in words; empty if nothing is known against it."""
+        health = self._ailing.get(source)
+        return "" if health is None else health.reason
 
-    def failed(self, source: str, reason: str) -> float:
-        """Record a failure that is the source's or its proxy's.
+    def failed(self, source: str, reason: str, suspension: Suspension | None = None) -> float:
+        """Record a failure that is the source's or its proxy's; see L{Health.failed}."""
+        health = self._ailing.setdefault(source, Health())
+        return health.failed(self._now(), reason, suspension)
 
-        Failures that arrive while the source is held already (sessions that were under way)
-        change nothing.
-
-        @return: seconds for which the source is held now.
-        """
-        state = self._states.setdefault(source, _State())
-        if state.held_until <= self._now():
-            state.hold = min(state.hold * 2, LONGEST_HOLD) if state.hold else FIRST_HOLD
-            state.held_until = self._now() + state.hold
-            state.reason = reason
-        return self.held_for(source)
-
-    def suspected(self, source: str, site: str, reason: str) -> float:
-        """Record silence or a close behind a proxy that cannot explain itself.
-
-        @return: seconds for which the source is held now; 0 while it is only a suspicion.
-        """
-        state = self._states.setdefault(source, _State())
-        state.suspicions += 1
-        if len(state.sites) < SUSPICIOUS_SITES:
-            state.sites.add(site)
-        if state.suspicions < SUSPICIONS or len(state.sites) < SUSPICIOUS_SITES:
-            return 0.0
-        state.suspicions = 0
-        state.sites.clear()
-        return self.failed(source, reason)
+    def suspected(
+        self, source: str, site: str, reason: str, suspension: Suspension | None = None
+    ) -> float:
+        """Record silence or a close behind a proxy that cannot explain itself, or what it
+        answered to this destination alone; see L{Health.suspected}."""
+        health = self._ailing.setdefault(source, Health())
+        return health.suspected(self._now(), site, reason, suspension)
 
     def succeeded(self, source: str) -> bool:
         """Record that the way through the source works.
 
-        @return: whether it had been held or on probation until now.
+        @return: whether it had been held until now.
         """
-        state = self._states.pop(source, None)
-        return state is not None and state.hold > 0
+        health = self._ailing.pop(source, None)
+        return health is not None and health.troubled

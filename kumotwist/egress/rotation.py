@@ -85,20 +85,55 @@ class Rotations:
 
     def __init__(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
         self._pools = pools
-        self._rotations: OrderedDict[tuple[str, str], Rotation] = OrderedDict()
+        self._rotations: OrderedDict[tuple[str, str, str], Rotation] = OrderedDict()
 
-    def pick(self, pool: str, site: str, eligible: Callable[[str], bool]) -> str | None:
-        """Choose the next source of a pool for a site; see L{Rotation.pick}."""
-        key = (pool, site)
+    def pick(
+        self,
+        pool: str,
+        site: str,
+        eligible: Callable[[str], bool],
+        *,
+        prefer: str = "",
+        avoid: str = "",
+    ) -> str | None:
+        """Choose the next source of a pool for a site; see L{Rotation.pick}.
+
+        What is chosen by preference takes nobody's turn: the picks without one are distributed
+        exactly by weight, whatever comes in between. Picks that avoid a source go by the weights
+        of the others.
+
+        @param prefer: the source to choose if it is eligible.
+        @param avoid: the source to choose only if no other is eligible.
+        @return: L{None} also for a pool that does not exist.
+        """
+        if not prefer and not avoid:
+            return self._rotation(pool, site).pick(eligible)
+        names = self.sources(pool)
+        if prefer in names and eligible(prefer):
+            return prefer
+        if avoid not in names:
+            return self._rotation(pool, site).pick(eligible)
+        chosen = self._rotation(pool, site, avoid).pick(eligible)
+        if chosen is None and eligible(avoid):
+            return avoid
+        return chosen
+
+    def _rotation(self, pool: str, site: str, without: str = "") -> Rotation:
+        key = (pool, site, without)
         rotation = self._rotations.get(key)
         if rotation is None:
-            rotation = self._rotations[key] = Rotation(self._pools[pool])
+            entries = [entry for entry in self._pools.get(pool, ()) if entry[0] != without]
+            rotation = self._rotations[key] = Rotation(entries)
             if len(self._rotations) > MAX_ROTATIONS:
                 self._rotations.popitem(last=False)
         else:
             self._rotations.move_to_end(key)
-        return rotation.pick(eligible)
+        return rotation
 
     def sources(self, pool: str) -> list[str]:
         """The sources of a pool that have a weight, in the order of the configuration."""
-        return [name for name, weight in self._pools[pool] if weight > 0]
+        return [name for name, weight in self._pools.get(pool, ()) if weight > 0]
+
+    def pools_of(self, source: str) -> list[str]:
+        """The pools in which a source has a weight."""
+        return [pool for pool in self._pools if source in self.sources(pool)]

@@ -1,31 +1,25 @@
-"""What can be configured about sources, pools and paths; the names are KumoMTA's."""
+"""What can be configured about pools and paths, and (from here too) sources, in KumoMTA's words."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import attrs
 
-from kumotwist.endpoints import EndpointTemplate
-from kumotwist.settings import Problem, SettingType, setting
+from kumotwist.egress.source_settings import SourceSettings
+from kumotwist.settings import SettingType, setting
 from kumotwist.settings.layers import Rule, RuleTable
 from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
-    IP_ADDRESS,
     NETWORKS,
-    SECRET,
-    TEXT,
-    HostPort,
-    IPAddress,
     IPNetwork,
     choice,
     integer,
     parse_domain,
-    parse_host_port,
 )
 from kumotwist.smtp.timeouts import Timeouts
 
@@ -42,203 +36,6 @@ __all__ = [
 #: The pool, and its one direct source, that exist without being configured.
 UNSPECIFIED = "unspecified"
 
-_PASSWORD = re.compile(r"(password=)(?:\\+.|[^:\\])*", re.IGNORECASE)
-
-
-def _mask_passwords(text: str) -> str:
-    """Hide the passwords in an endpoint string, also those of proxies nested in it."""
-    return _PASSWORD.sub(r"\1********", text)
-
-
-def _parse_template(text: str) -> EndpointTemplate:
-    try:
-        return EndpointTemplate.parse(text)
-    except ValueError as error:
-        raise ValueError(_mask_passwords(str(error))) from None
-
-
-def _parse_endpoint(text: str) -> str:
-    value = text.strip()
-    if not _parse_template(value).needs_destination:
-        raise ValueError("it does not lead to the destination ({host} and {port} stand for it)")
-    return value
-
-
-#: A Twisted client endpoint string with C{{host}} and C{{port}} for the destination.
-ENDPOINT: SettingType[str] = SettingType(
-    "client endpoint", _parse_endpoint, _mask_passwords, reveal=str
-)
-
-
-def _parse_proxy_server(text: str) -> HostPort | str:
-    value = text.strip()
-    if re.match(r"[A-Za-z][A-Za-z0-9]*:(?!\d{1,5}$)", value):
-        if _parse_template(value).needs_destination:
-            raise ValueError("the way to a proxy cannot depend on the destination ({host}, {port})")
-        return value
-    return parse_host_port(value)
-
-
-#: Where a proxy is: a host and a port, or a Twisted client endpoint string.
-PROXY_SERVER: SettingType[HostPort | str] = SettingType(
-    "HOST:PORT or client endpoint",
-    _parse_proxy_server,
-    lambda value: _mask_passwords(str(value)),
-    reveal=str,
-)
-
-
-@attrs.define(frozen=True)
-class SourceSettings:
-    """An egress source: one way out (KumoMTA's C{make_egress_source}).
-
-    @ivar name: its name in pools, records and queues.
-    """
-
-    name: str
-    socks5_proxy_server: HostPort | str | None = setting(
-        PROXY_SERVER, "The SOCKS5 proxy that mail leaves through.", default=None
-    )
-    socks5_proxy_source_address: IPAddress | None = setting(
-        IP_ADDRESS,
-        "The address that the SOCKS5 proxy must send from. It is asked for with KumoProxy's BIND; "
-        "without it any compliant SOCKS5 server will do, and the proxy chooses.",
-        default=None,
-    )
-    socks5_proxy_username: str | None = setting(
-        TEXT, "The login at the SOCKS5 proxy (RFC 1929).", default=None
-    )
-    socks5_proxy_password: str | None = setting(
-        SECRET, "The password at the SOCKS5 proxy.", default=None
-    )
-    ha_proxy_server: HostPort | str | None = setting(
-        PROXY_SERVER,
-        "The HAProxy (its `accept-proxy` port) that mail leaves through.",
-        default=None,
-    )
-    ha_proxy_source_address: IPAddress | None = setting(
-        IP_ADDRESS, "The address that HAProxy must send from.", default=None
-    )
-    source_address: IPAddress | None = setting(
-        IP_ADDRESS,
-        "The local address to send from; with a proxy, the local address of the connection to "
-        "the proxy.",
-        default=None,
-    )
-    endpoint: str | None = setting(
-        ENDPOINT,
-        "Any other way out: a Twisted client endpoint string in which `{host}` and `{port}` stand "
-        "for the destination.",
-        default=None,
-    )
-    verify_source_address: bool = setting(
-        BOOLEAN,
-        "Whether a SOCKS5 proxy must confirm the source address that was asked for; `no` for a "
-        "proxy behind NAT that reports a translated one.",
-        default=True,
-    )
-    remote_port: int | None = setting(
-        integer(1, 65535),
-        "The port to connect to, whatever a route or `smtp_port` says.",
-        default=None,
-    )
-    ehlo_domain: str | None = setting(
-        HOST_NAME,
-        "The name that this source greets with, unless the path names one; the node's `hostname` "
-        "otherwise.",
-        default=None,
-    )
-
-    def problems(self) -> Iterator[Problem]:
-        """What does not fit together."""
-        yield from self._ways_out()
-        yield from self._halves()
-        yield from self._addresses()
-
-    def _ways_out(self) -> Iterator[Problem]:
-        ways = [
-            key
-            for key in ("socks5_proxy_server", "ha_proxy_server", "endpoint")
-            if getattr(self, key) is not None
-        ]
-        if len(ways) > 1:
-            yield Problem(
-                (ways[1], *ways),
-                f"a source has one way out, and {ways[0]} is another (one of them)",
-            )
-        if self.endpoint is not None and self.source_address is not None:
-            yield Problem(
-                ("source_address", "endpoint"),
-                "has no effect on an endpoint (bindAddress in the endpoint string)",
-            )
-
-    def _halves(self) -> Iterator[Problem]:
-        if self.socks5_proxy_server is None:
-            for key in (
-                "socks5_proxy_source_address",
-                "socks5_proxy_username",
-                "socks5_proxy_password",
-            ):
-                if getattr(self, key) is not None:
-                    yield Problem(
-                        (key, "socks5_proxy_server"),
-                        "there is no proxy to use it with (socks5_proxy_server = HOST:PORT)",
-                    )
-        if self.ha_proxy_source_address is not None and self.ha_proxy_server is None:
-            yield Problem(
-                ("ha_proxy_source_address", "ha_proxy_server"),
-                "there is no proxy to use it with (ha_proxy_server = HOST:PORT)",
-            )
-        if self.ha_proxy_server is not None and self.ha_proxy_source_address is None:
-            yield Problem(
-                ("ha_proxy_server", "ha_proxy_source_address"),
-                "HAProxy must be told which address to send from (ha_proxy_source_address = ADDR)",
-            )
-        if self.socks5_proxy_password is not None and self.socks5_proxy_username is None:
-            yield Problem(
-                ("socks5_proxy_password", "socks5_proxy_username"),
-                "a password needs a user (socks5_proxy_username = NAME)",
-            )
-        if self.socks5_proxy_username is not None and self.socks5_proxy_password is None:
-            yield Problem(
-                ("socks5_proxy_username", "socks5_proxy_password"),
-                "a user needs a password (socks5_proxy_password = file:PATH)",
-            )
-        for key in ("socks5_proxy_username", "socks5_proxy_password"):
-            value: str | None = getattr(self, key)
-            if value is not None and len(value.encode()) > 255:
-                yield Problem((key,), "is too long for SOCKS5 (at most 255 bytes)")
-
-    def _addresses(self) -> Iterator[Problem]:
-        for key in ("socks5_proxy_source_address", "ha_proxy_source_address", "source_address"):
-            address: IPAddress | None = getattr(self, key)
-            if address is not None and (address.is_unspecified or address.is_multicast):
-                yield Problem((key,), f"nothing can be sent from {address} (an address of a host)")
-        local = self.source_address
-        if local is None:
-            return
-        for key in ("socks5_proxy_server", "ha_proxy_server"):
-            server = getattr(self, key)
-            literal = _literal_address(server) if isinstance(server, HostPort) else None
-            if isinstance(server, str):
-                yield Problem(
-                    ("source_address", key),
-                    f"has no effect on {key} as an endpoint string (bindAddress in that string)",
-                )
-            elif literal is not None and literal.version != local.version:
-                yield Problem(
-                    ("source_address", key),
-                    f"the proxy {server} cannot be reached from {local} "
-                    f"(an IPv{literal.version} address)",
-                )
-
-
-def _literal_address(server: HostPort) -> IPAddress | None:
-    try:
-        return ipaddress.ip_address(server.host)
-    except ValueError:
-        return None
-
 
 class PoolEntry(NamedTuple):
     """A source in a pool, and its share; a weight of 0 takes no mail."""
@@ -247,8 +44,12 @@ class PoolEntry(NamedTuple):
     weight: int
 
 
-#: How the share of a source in a pool is written.
-WEIGHT = integer(0, 1_000_000)
+_WEIGHT = integer(0, 1_000_000)
+
+#: How the share of a source in a pool is written; nothing means 1, as in KumoMTA.
+WEIGHT: SettingType[int] = SettingType(
+    _WEIGHT.name, lambda text: _WEIGHT.parse(text) if text.strip() else 1
+)
 
 
 @attrs.define(frozen=True)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectBindError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from kumotwist.egress.settings import SourceSettings
+from kumotwist.egress.proxies import FailoverEndpoint, Proxy, ProxyGroup
+from kumotwist.egress.source_settings import ProxyServer, SourceSettings
+from kumotwist.egress.suspension import Suspension
 from kumotwist.endpoints import EndpointTemplate, haproxyEndpoint, server_endpoint, socks5Endpoint
+from kumotwist.endpoints.hops import PlannedHop
+from kumotwist.settings.types import HostPort
 
 __all__ = ["Source"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Observer = Callable[[IStreamClientEndpoint], IStreamClientEndpoint]
 
 
 @attrs.define(frozen=True)
@@ -23,12 +30,12 @@ class Source:
 
     @ivar settings: what was configured.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or C{""} for a direct connection.
-    @ivar server: the proxy, in words for records and errors; empty for a direct connection.
+    @ivar proxies: the proxies, and what is known of them; L{None} for a direct connection.
     """
 
     settings: SourceSettings
     protocol: str = ""
-    server: str = ""
+    proxies: ProxyGroup | None = attrs.field(default=None, repr=False, eq=False)
     _template: EndpointTemplate | None = attrs.field(default=None, repr=False)
 
     @classmethod
@@ -36,10 +43,11 @@ class Source:
         """Build a source; everything that can be parsed is parsed here, once."""
         if settings.endpoint is not None:
             return cls(settings, template=EndpointTemplate.parse(settings.endpoint))
+        balanced = settings.proxy_selection == "balanced"
         if settings.socks5_proxy_server is not None:
-            return cls(settings, "socks5", str(settings.socks5_proxy_server))
+            return cls(settings, "socks5", ProxyGroup(settings.socks5_proxy_server, balanced))
         if settings.ha_proxy_server is not None:
-            return cls(settings, "haproxy", str(settings.ha_proxy_server))
+            return cls(settings, "haproxy", ProxyGroup(settings.ha_proxy_server, balanced))
         return cls(settings)
 
     @property
@@ -48,68 +56,166 @@ class Source:
         return self.settings.name
 
     @property
-    def egress_address(self) -> IPAddress | None:
-        """The address that the destination shall see, or L{None} where nothing chooses it."""
+    def server(self) -> str:
+        """The proxy (or all of them) in words, for records and errors; empty without one."""
+        return "" if self.proxies is None else self.proxies.name
+
+    def one_by_one(self) -> list[Source]:
+        """The same source through each of its proxies alone, in the order of the configuration."""
+        if self.proxies is None or len(self.proxies.proxies) == 1:
+            return [self]
+        alone = []
+        for proxy in self.proxies.proxies:
+            server = (proxy.server,)
+            if self.protocol == "socks5":
+                settings = attrs.evolve(self.settings, socks5_proxy_server=server)
+            else:
+                settings = attrs.evolve(self.settings, ha_proxy_server=server)
+            alone.append(Source.of(settings))
+        return alone
+
+    # -- addresses --------------------------------------------------------------------------------
+
+    @property
+    def egress_addresses(self) -> tuple[IPAddress, ...]:
+        """The addresses that destinations shall see, at most one of a family; empty where nothing
+        chooses them."""
         if self.protocol == "socks5":
-            return self.settings.socks5_proxy_source_address
+            return self.settings.socks5_proxy_source_address or ()
         if self.protocol == "haproxy":
-            return self.settings.ha_proxy_source_address
-        return self.settings.source_address if self._template is None else None
+            return self.settings.ha_proxy_source_address or ()
+        if self._template is not None:
+            return ()
+        return self.settings.source_address or ()
+
+    @property
+    def egress_address(self) -> IPAddress | None:
+        """The address that destinations shall see, the first if it is one of each family; L{None}
+        where nothing chooses it."""
+        return next(iter(self.egress_addresses), None)
+
+    def egress_address_for(self, destination: IPAddress) -> IPAddress | None:
+        """The address that a destination shall see: L{None} where nothing chooses it, or where
+        there is none of the family."""
+        return _of_family(self.egress_addresses, destination.version)
 
     def reaches(self, address: IPAddress) -> bool:
-        """Whether a destination's address is of the family that this source sends from."""
-        mine = self.egress_address
-        return mine is None or mine.version == address.version
+        """Whether a destination's address is of a family that this source sends from."""
+        return not self.egress_addresses or self.egress_address_for(address) is not None
+
+    # -- the way out ------------------------------------------------------------------------------
 
     def endpoint(
-        self, reactor: Any, address: IPAddress, port: int, timeout: float
+        self,
+        reactor: Any,
+        address: IPAddress,
+        port: int,
+        timeout: float,
+        *,
+        observe: Observer | None = None,
     ) -> IStreamClientEndpoint:
         """The way to a destination.
 
         @param address: the destination, resolved.
         @param timeout: seconds for everything until the stream to the destination stands.
+        @param observe: is given the way to the proxy and returns what is used instead of it,
+            such as a wrapper that takes the time; not for a source that is an endpoint string.
         """
-        host = str(address)
-        local = self.settings.source_address
         if self._template is not None:
-            return self._template.endpoint(reactor, host, port)
-        if not self.protocol:
+            return self._template.endpoint(reactor, str(address), port)
+        group = self.proxies
+        if group is None:
             kind = TCP4ClientEndpoint if address.version == 4 else TCP6ClientEndpoint
+            local = _of_family(self.settings.source_address, address.version)
             bind = None if local is None else (str(local), 0)
-            endpoint: IStreamClientEndpoint = kind(reactor, host, port, timeout, bind)
+            endpoint: IStreamClientEndpoint = kind(reactor, str(address), port, timeout, bind)
             return endpoint
-        return self._through_proxy(reactor, host, port, timeout)
 
-    def _through_proxy(
-        self, reactor: Any, host: str, port: int, timeout: float
+        def through(proxy: Proxy, seconds: float) -> IStreamClientEndpoint:
+            return self._through(reactor, proxy, address, port, seconds, observe)
+
+        if len(group.proxies) == 1:
+            return through(group.proxies[0], timeout)
+        source = self.egress_address_for(address)
+        hop = PlannedHop(
+            self.protocol, group.name, "" if source is None else str(source),
+            str(HostPort(str(address), port)),
+        )  # fmt: skip
+        return FailoverEndpoint(reactor, group, through, timeout, hop)
+
+    def _through(
+        self,
+        reactor: Any,
+        proxy: Proxy,
+        address: IPAddress,
+        port: int,
+        timeout: float,
+        observe: Observer | None,
     ) -> IStreamClientEndpoint:
         settings = self.settings
-        local = settings.source_address
-        proxy = settings.socks5_proxy_server or settings.ha_proxy_server
-        assert proxy is not None
+        local = _towards(proxy.server, settings.source_address)
         server = server_endpoint(
-            reactor, proxy, bind_address=None if local is None else str(local), timeout=timeout
+            reactor,
+            proxy.server,
+            bind_address=None if local is None else str(local),
+            timeout=timeout,
         )
+        if observe is not None:
+            server = observe(server)
+        source = self.egress_address_for(address)
+        if source is None:
+            # None of the family: the endpoint will say so.
+            source = self.egress_address
         if self.protocol == "haproxy":
-            assert settings.ha_proxy_source_address is not None
+            assert source is not None
             return haproxyEndpoint(
                 reactor,
                 server,
-                host,
+                str(address),
                 port,
-                source=settings.ha_proxy_source_address,
+                source=source,
                 timeout=timeout,
-                server_name=self.server,
+                server_name=proxy.name,
             )
         return socks5Endpoint(
             reactor,
             server,
-            host,
+            str(address),
             port,
-            source=settings.socks5_proxy_source_address,
+            source=source,
             username=settings.socks5_proxy_username,
             password=settings.socks5_proxy_password,
             timeout=timeout,
             verify_source_address=settings.verify_source_address,
-            server_name=self.server,
+            server_name=proxy.name,
         )
+
+    def suspension(self, failure: BaseException | None) -> Suspension | None:
+        """What was configured for a failure of this way out.
+
+        @param failure: what the endpoint failed with; L{None} for silence behind the proxy.
+        @return: L{None} where nothing was configured.
+        """
+        cause = failure
+        if not isinstance(failure, ConnectBindError):
+            cause = getattr(failure, "cause", None)
+        if isinstance(cause, ConnectBindError):
+            return self.settings.suspend_when_unplumbed
+        return self.settings.suspend_when_proxy_unhealthy
+
+
+def _of_family(addresses: tuple[IPAddress, ...] | None, version: int) -> IPAddress | None:
+    for address in addresses or ():
+        if address.version == version:
+            return address
+    return None
+
+
+def _towards(server: ProxyServer, local: tuple[IPAddress, ...] | None) -> IPAddress | None:
+    """The local address for a connection to a proxy; the settings have checked that it fits."""
+    if not local or isinstance(server, str):
+        return None
+    try:
+        return _of_family(local, ipaddress.ip_address(server.host).version)
+    except ValueError:
+        return local[0]

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from math import ceil, exp
 
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.plan import Plan
-from kumotwist.queue.session import DeliverySession, IReadyQueue, SessionContext
+from kumotwist.queue.session import DeliverySession
 from kumotwist.queue.verdicts import Verdict, internal_reply
 
-__all__ = ["ReadyQueue", "ideal_sessions"]
+__all__ = ["IDispatcher", "ReadyQueue", "ideal_sessions"]
 
 
 def ideal_sessions(limit: int, load: int) -> int:
@@ -27,6 +28,34 @@ def ideal_sessions(limit: int, load: int) -> int:
     return min(load, ceil(limit * (1 - exp(-0.023 * load))))
 
 
+class IDispatcher(Interface):
+    """Who filled a ready queue, and takes messages back that its source cannot carry."""
+
+    def may_send() -> bool:
+        """Whether deliveries may start at all."""
+
+    def take_back(messages: list[QueuedMessage]) -> None:
+        """These look for another source."""
+
+    def source_held(source: str) -> None:
+        """The source is held: whatever is ready for it goes elsewhere."""
+
+    def source_works(source: str) -> None:
+        """The source was held, and has been seen to work."""
+
+    def source_faltered(messages: list[QueuedMessage], source: str, verdict: Verdict) -> None:
+        """The source failed for these, and is not held for it: they wait for a moment."""
+
+    def source_refused(ready: ReadyQueue, verdict: Verdict) -> None:
+        """The source's proxy works, and does not connect to the site of this queue."""
+
+    def unsuitable(ready: ReadyQueue) -> None:
+        """The source has no address of a family that the site of this queue has."""
+
+    def emptied(ready: ReadyQueue) -> None:
+        """Neither messages nor sessions are left."""
+
+
 @implementer(IReadyQueue)
 class ReadyQueue:
     """Messages for one site through one source, in the order in which they became due.
@@ -36,10 +65,7 @@ class ReadyQueue:
     @param path: how the site is spoken to from the source.
     @param pool: the egress pool that chose the source.
     @param context: what a session works with.
-    @param may_send: says whether deliveries may start at all.
-    @param return_messages: takes messages back when the source cannot carry them.
-    @param mark_unsuitable: told when the source cannot reach any address of the site.
-    @param emptied: told when neither messages nor sessions are left.
+    @param dispatcher: who fills it (L{IDispatcher}).
     """
 
     def __init__(
@@ -49,11 +75,7 @@ class ReadyQueue:
         path: PathSettings,
         pool: str,
         context: SessionContext,
-        *,
-        may_send: Callable[[], bool],
-        return_messages: Callable[[ReadyQueue, Iterable[QueuedMessage]], None],
-        mark_unsuitable: Callable[[ReadyQueue], None],
-        emptied: Callable[[ReadyQueue], None],
+        dispatcher: IDispatcher,
     ) -> None:
         self.source = source
         self.plan = plan
@@ -61,13 +83,12 @@ class ReadyQueue:
         self.pool = pool
         self.name = f"{source.name}->{plan.site}@smtp_client"
         self._context = context
-        self._may_send = may_send
-        self._return_messages = return_messages
-        self._mark_unsuitable = mark_unsuitable
-        self._emptied = emptied
+        self._dispatcher = dispatcher
         self._messages: deque[QueuedMessage] = deque()
         self._sessions: set[DeliverySession] = set()
         self._idle: list[DeliverySession] = []
+        # The session that shows whether a source that was held works again.
+        self._trial: DeliverySession | None = None
         self._failures = 0
         self._stopping = False
         self._kicking = False
@@ -97,26 +118,55 @@ class ReadyQueue:
             return
         self._kicking = True
         try:
+            while self._messages and self._wants_trial() and self._open_for_business():
+                self._open_session(trial=True)
             while self._messages and self._idle and self._open_for_business():
                 self._idle.pop().wake()
             while self._messages and self._wants_session() and self._open_for_business():
-                session = DeliverySession(self._context, self)
-                self._sessions.add(session)
-                session.start()
+                self._open_session()
         finally:
             self._kicking = False
+        if self._messages and not self._sessions and self._open_for_business():
+            # Nobody is going to carry them: the source is held.
+            self._return([])
         if not self._sessions and (not self._messages or self._stopping):
-            self._emptied(self)
+            self._context.health.end_try(self.source.name, self.plan.site)
+            self._dispatcher.emptied(self)
 
     def _open_for_business(self) -> bool:
-        return self._may_send() and not self._stopping
+        return self._dispatcher.may_send() and not self._stopping
+
+    def _open_session(self, trial: bool = False) -> None:
+        session = DeliverySession(self._context, self)
+        self._sessions.add(session)
+        if trial:
+            self._trial = session
+        session.start()
+
+    def _wants_trial(self) -> bool:
+        """Whether a connection shall be made to see whether the source works again."""
+        return self._trial is None and self._context.health.is_tried(
+            self.source.name, self.plan.site
+        )
 
     def _wants_session(self) -> bool:
-        limit = self.path.connection_limit
-        if self._context.health.on_probation(self.source.name):
-            limit = 1
+        if not self._context.health.usable(self.source.name):
+            return False
         busy = len(self._sessions) - len(self._idle)
+        limit = self.path.connection_limit
         return len(self._sessions) < ideal_sessions(limit, len(self._messages) + busy)
+
+    def _return(self, taken: list[QueuedMessage]) -> None:
+        """Give all messages back, to be given to other sources or to wait."""
+        waiting = [*taken, *self._messages]
+        self._messages.clear()
+        self._dispatcher.take_back(waiting)
+
+    def drain(self) -> None:
+        """The source is held: give the messages back. Sessions that stand end what they do."""
+        if self._messages:
+            self._return([])
+        self.kick()
 
     # -- what sessions call (IReadyQueue) ---------------------------------------------------------
 
@@ -141,8 +191,11 @@ class ReadyQueue:
         self._messages.extendleft(reversed(messages))
 
     def became_idle(self, session: DeliverySession) -> None:
-        """Remember a session that waits for messages."""
-        self._idle.append(session)
+        """Remember a session that waits; while stopping there is nothing to wait for."""
+        if self._stopping:
+            session.wake()
+        else:
+            self._idle.append(session)
 
     def no_longer_idle(self, session: DeliverySession) -> None:
         """Forget a session that stopped waiting by itself."""
@@ -167,23 +220,36 @@ class ReadyQueue:
             message = self._messages.popleft()
             self._context.fates.failed(message, bulk, self._context.facts(self))
 
-    def source_failed(self, messages: list[QueuedMessage]) -> None:
-        """The way out is broken: all mail goes back, to be given to other sources or to wait."""
-        waiting = [*messages, *self._messages]
-        self._messages.clear()
-        self._return_messages(self, waiting)
+    def source_works(self) -> None:
+        """The source was held, and has been seen to work."""
+        self._dispatcher.source_works(self.source.name)
+
+    def source_held(self, messages: list[QueuedMessage]) -> None:
+        """The way out is broken: all mail goes back, from the queues of other sites too."""
+        self._return(messages)
+        self._dispatcher.source_held(self.source.name)
+
+    def source_faltered(self, messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """The way out failed for these messages alone, as far as is known."""
+        self._dispatcher.source_faltered(messages, self.source.name, verdict)
+
+    def source_refused(self, messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """The proxy does not connect to this site: other sources are due."""
+        self._dispatcher.source_refused(self, verdict)
+        self._return(messages)
 
     def unsuitable(self, messages: list[QueuedMessage]) -> None:
         """No address of the site is of a family that the source has: other sources are due."""
-        waiting = [*messages, *self._messages]
-        self._messages.clear()
-        self._mark_unsuitable(self)
-        self._return_messages(self, waiting)
+        self._dispatcher.unsuitable(self)
+        self._return(messages)
 
     def ended(self, session: DeliverySession) -> None:
         """A session is over."""
         self._sessions.discard(session)
         self.no_longer_idle(session)
+        if session is self._trial:
+            self._trial = None
+            self._context.health.end_try(self.source.name, self.plan.site)
         self.kick()
 
     # -- the end ----------------------------------------------------------------------------------

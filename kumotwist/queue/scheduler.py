@@ -2,30 +2,35 @@
 
 Messages that wait stand in one heap, ordered by due time. A message that is due gets a plan (the
 hosts of its queue), a source (by the weights of its pool, among those that may be used now) and
-goes to the ready queue of that source and site. Nothing here scans all messages or all queues.
+goes to the ready queue of that source and site. Where every source is held the message is parked.
+Nothing here scans all messages or all queues.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from kumotwist.egress.rotation import Rotations
 from kumotwist.egress.settings import PathTable
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.affinity import Preference, avoid_source, preference
+from kumotwist.queue.choosing import Bar, Hindrance, SourceChoice
+from kumotwist.queue.context import SessionContext
+from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
-from kumotwist.queue.ready import ReadyQueue
+from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.retry import expiry
-from kumotwist.queue.session import SessionContext
 from kumotwist.queue.settings import QueueSettings, QueueTable
-from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_lookup
+from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, judge_lookup
 
 __all__ = ["Scheduler"]
 
@@ -35,12 +40,13 @@ TURN = 200
 PLAN_LIFETIME = 60.0
 #: Plans kept at most.
 MAX_PLANS = 65536
-#: Seconds for which a source is passed over for a site that has no address of its family.
-UNSUITABLE_FOR = 300.0
+#: A message that waits for a source which others may use is looked at no sooner; seconds.
+SHORTEST_WAIT = 5.0
 #: The timer is never set further ahead than this, so that a jump of the clock is noticed.
 LONGEST_SLEEP = 60.0
 
 
+@implementer(IDispatcher)
 class Scheduler:
     """Moves messages from their reception to a ready queue, and back when they must wait.
 
@@ -68,14 +74,23 @@ class Scheduler:
         self._rotations = rotations
         self._random = random
         self._context: SessionContext | None = None
+        self._choice: SourceChoice | None = None
         self._waiting: list[tuple[float, int, QueuedMessage]] = []
         self._sequence = count()
         self._timer: Any = None
         self._plans: dict[str, tuple[float, Plan]] = {}
         # Groups of messages that wait for the same look-up.
         self._lookups: dict[str, list[list[QueuedMessage]]] = {}
-        self._ready: dict[tuple[str, str], ReadyQueue] = {}
-        self._unsuitable: dict[tuple[str, str], float] = {}
+        # By source, then by site.
+        self._ready: dict[str, dict[str, ReadyQueue]] = {name: {} for name in sources}
+        self._parking = Parking(
+            reactor,
+            random,
+            is_held=lambda pool: self._choices.is_held(pool),
+            next_try=lambda pool: self._choices.next_try(pool),
+            is_too_old=self._is_too_old,
+            give_back=self._leave_parking,
+        )
         self._paused = False
         self._stopped = False
         self._stopping: list[Deferred[None]] = []
@@ -85,6 +100,14 @@ class Scheduler:
     def use(self, context: SessionContext) -> None:
         """Name what sessions work with; before the first message."""
         self._context = context
+        self._choice = SourceChoice(
+            self._reactor.seconds, self._sources, self._rotations, context.health, self._is_full
+        )
+
+    @property
+    def _choices(self) -> SourceChoice:
+        assert self._choice is not None, "use() comes before the first message"
+        return self._choice
 
     @property
     def _node(self) -> SessionContext:
@@ -98,7 +121,7 @@ class Scheduler:
     def resume(self) -> None:
         """Start transactions again."""
         self._paused = False
-        for ready in list(self._ready.values()):
+        for ready in self._ready_queues():
             ready.kick()
 
     def stop(self, patience: float) -> Deferred[None]:
@@ -109,9 +132,10 @@ class Scheduler:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        self._parking.stop()
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
-        for ready in list(self._ready.values()):
+        for ready in self._ready_queues():
             ready.stop()
         self._check_stopped()
         if not done.called:
@@ -125,11 +149,14 @@ class Scheduler:
         return done
 
     def _abort_sessions(self) -> None:
-        for ready in list(self._ready.values()):
+        for ready in self._ready_queues():
             ready.abort()
 
+    def _ready_queues(self) -> list[ReadyQueue]:
+        return [ready for by_site in self._ready.values() for ready in by_site.values()]
+
     def _check_stopped(self) -> None:
-        if self._stopped and not any(ready.sessions for ready in self._ready.values()):
+        if self._stopped and not any(ready.sessions for ready in self._ready_queues()):
             waiting, self._stopping = self._stopping, []
             for done in waiting:
                 done.callback(None)
@@ -149,13 +176,14 @@ class Scheduler:
         if self._stopped:
             return
         now = self._reactor.seconds()
-        due: dict[tuple[str, int], list[QueuedMessage]] = {}
+        due: dict[tuple[str, int, Preference], list[QueuedMessage]] = {}
         for message in messages:
             if message.due <= now:
-                due.setdefault((message.queue, message.body_key), []).append(message)
+                key = (message.queue, message.body_key, preference(message))
+                due.setdefault(key, []).append(message)
             else:
                 self._wait(message)
-        for (queue, _), together in due.items():
+        for (queue, _, _), together in due.items():
             self._activate(queue, together)
 
     def _wait(self, message: QueuedMessage) -> None:
@@ -183,8 +211,8 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """Messages that wait for their due time."""
-        return len(self._waiting)
+        """Messages that wait for their due time, or for a source."""
+        return len(self._waiting) + len(self._parking)
 
     # -- a plan -----------------------------------------------------------------------------------
 
@@ -194,7 +222,7 @@ class Scheduler:
         now = self._reactor.seconds()
         fresh = []
         for message in messages:
-            if now > expiry(settings, message.created):
+            if self._is_too_old(message):
                 self._node.fates.expired(message, None, AttemptFacts(pool=settings.egress_pool))
             else:
                 fresh.append(message)
@@ -209,6 +237,11 @@ class Scheduler:
             lookup.append(fresh)
             return
         self._look_up(queue, fresh, settings)
+
+    def _is_too_old(self, message: QueuedMessage) -> bool:
+        settings = self._queues.resolve(message.queue)
+        now: float = self._reactor.seconds()
+        return now > expiry(settings, message.created)
 
     def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
         waiting = self._lookups[queue] = [first]
@@ -236,18 +269,28 @@ class Scheduler:
     # -- a source ---------------------------------------------------------------------------------
 
     def _route(self, messages: list[QueuedMessage], plan: Plan, settings: QueueSettings) -> None:
-        """Choose a source and hand the messages to its ready queue."""
-        pool = settings.egress_pool
-        name = self._rotations.pick(
-            pool, plan.site, lambda source: self._eligible(source, plan.site)
-        )
-        if name is None:
-            for message in messages:
-                self._no_source(message, plan, pool)
-            return
-        ready = self._ready.get((name, plan.site))
+        """Choose a source and hand the messages, which want the same, to its ready queue."""
+        pool, health = settings.egress_pool, self._node.health
+        wanted = preference(messages[0])
+        while messages:
+            name = self._choices.pick(pool, plan.site, wanted)
+            if name is None:
+                self._no_source(messages, plan, pool)
+                return
+            if health.usable(name):
+                self._hand_over(messages, name, plan, pool)
+                return
+            # One message shows whether the source works again; the others need another one.
+            health.begin_try(name, plan.site)
+            self._hand_over(messages[:1], name, plan, pool)
+            messages = messages[1:]
+
+    def _hand_over(self, messages: list[QueuedMessage], name: str, plan: Plan, pool: str) -> None:
+        ready = self._ready[name].get(plan.site)
         if ready is None:
-            ready = self._new_ready(name, plan, pool)
+            source, path = self._sources[name], self._paths.resolve(plan.domain, plan.site, name)
+            ready = ReadyQueue(source, plan, path, pool, self._node, self)
+            self._ready[name][plan.site] = ready
         if self._node.trace.watched:
             source = self._sources[name]
             for message in messages:
@@ -257,70 +300,82 @@ class Scheduler:
                 )  # fmt: skip
         ready.add(messages)
 
-    def _eligible(self, source: str, site: str) -> bool:
-        if not self._node.health.usable(source):
-            return False
-        until = self._unsuitable.get((source, site))
-        if until is not None:
-            if until > self._reactor.seconds():
-                return False
-            del self._unsuitable[source, site]
-        ready = self._ready.get((source, site))
-        return ready is None or not ready.full
+    def _is_full(self, source: str, site: str) -> bool:
+        ready = self._ready[source].get(site)
+        return False if ready is None else ready.full
 
-    def _new_ready(self, name: str, plan: Plan, pool: str) -> ReadyQueue:
-        ready = self._ready[name, plan.site] = ReadyQueue(
-            self._sources[name],
-            plan,
-            self._paths.resolve(plan.domain, plan.site, name),
-            pool,
-            self._node,
-            may_send=lambda: not self._paused and not self._stopped,
-            return_messages=self._take_back,
-            mark_unsuitable=self._mark_unsuitable,
-            emptied=self._drop_ready,
-        )
-        return ready
+    def _no_source(self, messages: list[QueuedMessage], plan: Plan, pool: str) -> None:
+        """No source may carry the messages now: they wait for one, or fail if none ever could."""
+        fates, now = self._node.fates, self._reactor.seconds()
+        obstacle = self._choices.obstacle(pool, plan.site)
+        hindrance, reply = obstacle.hindrance, obstacle.reply
+        if hindrance is Hindrance.IMPOSSIBLE:
+            verdict = Verdict(Scope.SITE, reply, blame="nobody")
+            for message in messages:
+                fates.failed(message, verdict, AttemptFacts(pool=pool, site=plan.site))
+        elif hindrance is Hindrance.HELD and self._choices.is_held(pool):
+            for message in messages:
+                if fates.put_off(message, reply, hindrance.value):
+                    message.due = now + obstacle.seconds
+                    self._parking.park(pool, message)
+        else:
+            for message in messages:
+                seconds = obstacle.seconds * self._random()
+                if hindrance is not Hindrance.FULL:
+                    seconds = max(obstacle.seconds, SHORTEST_WAIT) * (1 + 0.2 * self._random())
+                fates.delayed(message, seconds, reply, hindrance.value)
 
-    def _drop_ready(self, ready: ReadyQueue) -> None:
-        if self._ready.get((ready.source.name, ready.plan.site)) is ready:
-            del self._ready[ready.source.name, ready.plan.site]
-        self._check_stopped()
+    def _leave_parking(self, messages: list[QueuedMessage]) -> None:
+        now = self._reactor.seconds()
+        for message in messages:
+            # What was foretold when it was parked is not the moment at which it came.
+            message.due = min(message.due, now)
+        self.insert_all(messages)
 
-    def _mark_unsuitable(self, ready: ReadyQueue) -> None:
-        if len(self._unsuitable) >= MAX_PLANS:
-            self._unsuitable.clear()
-        until = self._reactor.seconds() + UNSUITABLE_FOR
-        self._unsuitable[ready.source.name, ready.plan.site] = until
+    # -- what ready queues call (IDispatcher) ------------------------------------------------------
 
-    def _take_back(self, ready: ReadyQueue, messages: Iterable[QueuedMessage]) -> None:
+    def may_send(self) -> bool:
+        """Whether deliveries may start at all."""
+        return not self._paused and not self._stopped
+
+    def take_back(self, messages: list[QueuedMessage]) -> None:
         """Messages that a source could not carry look for another one."""
-        self.insert_all(list(messages))
+        self.insert_all(messages)
 
-    def _no_source(self, message: QueuedMessage, plan: Plan, pool: str) -> None:
-        """No source may carry the message now: wait for one, or fail if none ever could."""
-        fates, health = self._node.fates, self._node.health
-        names = self._rotations.sources(pool)
-        held = [name for name in names if not health.usable(name)]
-        if held:
-            first = min(held, key=health.held_for)
-            text = (
-                f"every source of pool {pool} is held; the first one, {first}, for "
-                f"{health.held_for(first):.0f} s: {health.reason(first)}"
-            )
-            delay = health.held_for(first) * (1 + 0.2 * self._random())
-            reply = internal_reply(451, "4.4.1", text)
-            fates.delayed(message, max(delay, 0.1), reply, "SourceIsUnhealthyAndSuspended")
-            return
-        full = [name for name in names if (name, plan.site) in self._ready]
-        if any(self._ready[name, plan.site].full for name in full):
-            reply = internal_reply(451, "4.4.5", f"the ready queues of {plan.site} are full")
-            fates.delayed(message, 60.0 * self._random(), reply, "ReadyQueueWasFull")
-            return
-        text = (
-            f"no source of pool {pool} has an address of a family that {plan.site} has"
-            if names
-            else f"no sources for pool='{pool}' are eligible for selection"
-        )
-        verdict = Verdict(Scope.SITE, internal_reply(451, "4.4.4", text), blame="nobody")
-        fates.failed(message, verdict, AttemptFacts(pool=pool, site=plan.site))
+    def source_held(self, source: str) -> None:
+        """The source is held: what is ready for it, for whatever site, goes elsewhere at once."""
+        for ready in list(self._ready[source].values()):
+            ready.drain()
+        self._reconsider(source)
+
+    def source_works(self, source: str) -> None:
+        """The source was held and works: what waited for it comes back, bit by bit."""
+        self._reconsider(source)
+
+    def _reconsider(self, source: str) -> None:
+        for pool in self._choices.pools_of(source):
+            self._parking.reconsider(pool)
+
+    def source_faltered(self, messages: list[QueuedMessage], source: str, verdict: Verdict) -> None:
+        """The source failed for these messages alone: they wait and prefer another one then."""
+        pause = self._node.health.pause(source)
+        for message in messages:
+            avoid_source(message, source)
+            seconds = pause * (1 + 0.2 * self._random())
+            self._node.fates.delayed(message, seconds, verdict.reply, "SourceIsUnhealthy")
+
+    def source_refused(self, ready: ReadyQueue, verdict: Verdict) -> None:
+        """The source's proxy does not connect to the site: pass the source over for a while."""
+        words = verdict.reply.content.removeprefix(INTERNAL)
+        self._choices.bar(ready.source.name, ready.plan.site, Bar.REFUSED, words)
+
+    def unsuitable(self, ready: ReadyQueue) -> None:
+        """The source has no address of the site's family: pass it over for a while."""
+        self._choices.bar(ready.source.name, ready.plan.site, Bar.FAMILY)
+
+    def emptied(self, ready: ReadyQueue) -> None:
+        """Forget a ready queue; another one is made when it is needed."""
+        by_site = self._ready[ready.source.name]
+        if by_site.get(ready.plan.site) is ready:
+            del by_site[ready.plan.site]
+        self._check_stopped()

@@ -5,115 +5,26 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import Any
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from zope.interface import Attribute, Interface
 
-from kumotwist.egress.health import SourceHealth
-from kumotwist.egress.settings import PathSettings
-from kumotwist.egress.source import Source
-from kumotwist.interfaces import IResolver, ITrace
 from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage, new_id
-from kumotwist.queue.bodies import Bodies
-from kumotwist.queue.fate import Fates
-from kumotwist.queue.plan import Plan
-from kumotwist.queue.recorder import AttemptFacts, describe
-from kumotwist.queue.targets import Target, TargetWalk
-from kumotwist.queue.verdicts import (
-    Scope,
-    Verdict,
-    internal_reply,
-    judge_connect,
-    judge_result,
-    judge_session,
-)
+from kumotwist.queue.affinity import remember
+from kumotwist.queue.context import IReadyQueue, SessionContext
+from kumotwist.queue.dialling import Dialler
+from kumotwist.queue.recorder import describe
+from kumotwist.queue.targets import TargetWalk
+from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_result, judge_session
 from kumotwist.smtp.client import (
     ESMTPClient,
     OutgoingTransaction,
-    SessionTLSError,
     SMTPSessionError,
     TransactionOutcome,
 )
-from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand, tls_demand
 
-__all__ = ["DeliverySession", "IReadyQueue", "SessionContext"]
-
-
-class IReadyQueue(Interface):
-    """What a session knows of the queue that it works for."""
-
-    source: Source = Attribute("The way out.")
-    plan: Plan = Attribute("The hosts.")
-    path: PathSettings = Attribute("How they are spoken to.")
-    pool: str = Attribute("The pool that chose the source.")
-
-    def take() -> list[QueuedMessage]:
-        """The messages for the next transaction; empty if there are none."""
-
-    def put_back(messages: list[QueuedMessage]) -> None:
-        """Return messages that were not tried."""
-
-    def became_idle(session: DeliverySession) -> None:
-        """The session waits to be woken."""
-
-    def no_longer_idle(session: DeliverySession) -> None:
-        """The session stopped waiting."""
-
-    def connected() -> None:
-        """A host was reached."""
-
-    def unreachable(messages: list[QueuedMessage], verdict: Verdict) -> None:
-        """No host was reached; the messages are those that the session had taken."""
-
-    def source_failed(messages: list[QueuedMessage]) -> None:
-        """The source is held; the messages are those that the session had taken."""
-
-    def unsuitable(messages: list[QueuedMessage]) -> None:
-        """The source has no address of a family that the site has."""
-
-    def ended(session: DeliverySession) -> None:
-        """The session is over."""
-
-
-@attrs.define
-class SessionContext:
-    """What every session works with.
-
-    @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
-    """
-
-    reactor: Any
-    resolver: IResolver
-    health: SourceHealth
-    fates: Fates
-    bodies: Bodies
-    trace: ITrace
-    hostname: str
-
-    def facts(self, ready: IReadyQueue) -> AttemptFacts:
-        """Facts of an attempt that reached no host."""
-        source = ready.source
-        return AttemptFacts(
-            pool=ready.pool, source=source.name, site=ready.plan.site,
-            proxy_server=source.server, protocol=source.protocol,
-        )  # fmt: skip
-
-
-class _ClientFactory(Factory):
-    """Builds the one protocol of one connection."""
-
-    noisy = False
-
-    def __init__(self, build: Any) -> None:
-        self._build = build
-
-    def buildProtocol(self, addr: Any) -> ESMTPClient:
-        client: ESMTPClient = self._build()
-        return client
+__all__ = ["DeliverySession"]
 
 
 class DeliverySession:
@@ -130,10 +41,12 @@ class DeliverySession:
         self._context = context
         self._ready = ready
         self._walk = TargetWalk(ready.plan, ready.source, ready.path, context.resolver)
+        self._dialler = Dialler(context, ready, self.id)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
         self._wakeup: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
+        self._aborted = False
 
     def start(self) -> None:
         """Begin; C{ended} of the ready queue says when it is over."""
@@ -149,6 +62,8 @@ class DeliverySession:
 
     def abort(self) -> None:
         """End now; messages under way stay in the spool as they are."""
+        self._aborted = True
+        self._dialler.abort()
         if self._client is not None:
             self._client.abort()
         if self._running is not None:
@@ -163,104 +78,66 @@ class DeliverySession:
     async def _run(self) -> None:
         batch = self._ready.take()
         try:
-            while batch:
+            while batch and not self._aborted:
                 client = await self._open(batch)
                 if client is None:
                     return
                 batch = await self._deliver(client, batch)
         except Exception as failure:
+            if self._aborted:
+                return
             # Unknown means temporary: the messages at hand wait, the defect is logged.
-            verdict = judge_session(failure, self._way(None))
+            verdict = judge_session(failure, self._dialler.way(self._facts.host))
             for message in batch:
-                self._context.fates.failed(message, verdict, self._facts)
+                self._failed(message, verdict)
             raise
 
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
+        refusal: Verdict | None = None
         while (target := await self._walk.next()) is not None:
             demand: TLSDemand | None = tls_demand(self._ready.path.enable_tls)
             while demand is not None:
                 self._trace(batch, "connecting", target=str(target))
-                client, verdict, demand = await self._try(target, demand)
-                if client is not None:
+                call = await self._dialler.dial(target, demand)
+                self._facts, demand = call.facts, call.again
+                if call.client is not None:
+                    self._client = call.client
                     self._ready.connected()
                     self._trace(batch, "connected", target=str(target), **describe(self._facts))
-                    return client
+                    return call.client
+                verdict = call.verdict
                 assert verdict is not None
                 self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
-                if verdict.scope is Scope.SOURCE:
+                self._remember(batch, verdict)
+                if verdict.scope is not Scope.SOURCE:
+                    self._walk.failed(verdict)
+                elif verdict.suspected:
+                    refusal = verdict
+                    self._walk.failed(verdict)
+                else:
                     self._source_failed(batch, verdict)
                     return None
-                self._walk.failed(verdict)
         if self._walk.unsuitable:
             self._ready.unsuitable(batch)
+        elif refusal is not None and self._walk.only_refused:
+            self._held_up(batch, refusal)
+            self._ready.source_refused(batch, refusal)
         else:
             self._ready.unreachable(batch, self._walk.summary())
         return None
 
-    async def _try(
-        self, target: Target, demand: TLSDemand
-    ) -> tuple[ESMTPClient | None, Verdict | None, TLSDemand | None]:
-        """Try one address once.
+    def _source_failed(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
+        """The way out is broken; whether it is held for that, its health has decided."""
+        self._held_up(batch, verdict)
+        if self._context.health.usable(self._ready.source.name):
+            self._ready.source_faltered(batch, verdict)
+        else:
+            self._ready.source_held(batch)
 
-        @return: the session, or the verdict and what to demand of the same address now.
-        """
-        way = self._way(target)
-        try:
-            client = await self._connect(target)
-        except Exception as failure:
-            return None, judge_connect(failure, way), None
-        self._client = client
-        self._facts = self._describe(client, target)
-        try:
-            await client.open()
-            await self._secure(client, target, demand)
-        except SMTPSessionError as failure:
-            client.abort()
-            self._client = None
-            verdict = judge_session(
-                failure, way, unexplained_proxy=self._unexplained_proxy(client, target)
-            )
-            self._note_health(client, verdict)
-            again = None
-            if failure.phase == "starttls":
-                path = self._ready.path
-                again = demand.after_failed_handshake(
-                    path.opportunistic_tls_reconnect_on_failed_handshake
-                )
-            return None, verdict, again
-        self._note_health(client, None)
-        self._facts = attrs.evolve(self._facts, tls=client.tls)
-        return client, None, None
-
-    async def _connect(self, target: Target) -> ESMTPClient:
-        path, source = self._ready.path, self._ready.source
-        hostname = path.ehlo_domain or source.settings.ehlo_domain or self._context.hostname
-        factory = _ClientFactory(
-            lambda: ESMTPClient(
-                self._context.reactor,
-                hostname=hostname,
-                timeouts=path,
-                peer_name=target.host.name,
-            )
-        )
-        endpoint = source.endpoint(
-            self._context.reactor, target.address, target.port, path.connect_timeout
-        )
-        client: Any = await endpoint.connect(factory)
-        assert isinstance(client, ESMTPClient)
-        return client
-
-    async def _secure(self, client: ESMTPClient, target: Target, demand: TLSDemand) -> None:
-        """Start TLS as demanded.
-
-        @raise SMTPSessionError: if the demand cannot be met.
-        """
-        offered = client.capabilities.starttls
-        if demand.attempt and offered:
-            await client.start_tls(client_tls_options(target.host.name, verify=demand.verify))
-        elif demand.required:
-            raise SessionTLSError("starttls", f"{target} does not offer STARTTLS ({demand.reason})")
+    def _held_up(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
+        for message in batch:
+            self._context.fates.held_up(message, verdict, self._facts)
 
     # -- transactions -----------------------------------------------------------------------------
 
@@ -310,7 +187,7 @@ class DeliverySession:
             if verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:
-                self._context.fates.failed(message, verdict, self._facts)
+                self._failed(message, verdict)
         return self._turned_away(turned_away)
 
     def _lost(
@@ -320,16 +197,16 @@ class DeliverySession:
 
         @return: messages to try with the next host.
         """
-        verdict = judge_session(failure, self._way(None), reused=reused)
+        verdict = judge_session(failure, self._dialler.way(self._facts.host), reused=reused)
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
         for message, result in zip_longest(batch, results):
             if result is not None and result.permanent:
-                self._context.fates.failed(message, judge_result(result), self._facts)
+                self._failed(message, judge_result(result))
             elif verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:
-                self._context.fates.failed(message, verdict, self._facts)
+                self._failed(message, verdict)
         return self._turned_away(turned_away)
 
     def _turned_away(self, messages: list[tuple[QueuedMessage, Verdict]]) -> list[QueuedMessage]:
@@ -345,9 +222,11 @@ class DeliverySession:
         charged = [(message, verdict) for message, verdict in messages if verdict.charge]
         if charged and self._walk.more:
             self._walk.failed(charged[0][1])
-            return [message for message, _ in charged]
+            again = [message for message, _ in charged]
+            self._remember(again, charged[0][1])
+            return again
         for message, verdict in charged:
-            self._context.fates.failed(message, verdict, self._facts)
+            self._failed(message, verdict)
         return []
 
     async def _load(self, batch: list[QueuedMessage]) -> list[QueuedMessage]:
@@ -358,13 +237,15 @@ class DeliverySession:
         try:
             first.body = await self._context.bodies.load(first)
         except Exception as failure:
+            if self._aborted:
+                raise
             self._log.error(
                 "cannot read the body of {id}: {reason}", id=first.id, reason=str(failure)
             )
             reply = internal_reply(451, "4.3.0", f"the spool cannot give the body: {failure}")
             verdict = Verdict(Scope.MESSAGE, reply, blame="nobody")
             for message in batch:
-                self._context.fates.failed(message, verdict, self._facts)
+                self._failed(message, verdict)
             return []
         return batch
 
@@ -392,71 +273,18 @@ class DeliverySession:
             self._ready.no_longer_idle(self)
         return self._ready.take() if client.usable else []
 
-    # -- health and words -------------------------------------------------------------------------
+    # -- consequences -----------------------------------------------------------------------------
 
-    def _source_failed(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
-        source = self._ready.source.name
-        held = self._context.health.failed(source, verdict.reply.content)
-        self._log.warn(
-            "source {source} is held for {held:.0f} s: {reason}",
-            source=source, held=held, reason=verdict.reply.content,
-        )  # fmt: skip
-        for message in batch:
-            self._context.fates.held_up(message, verdict, self._facts)
-        self._ready.source_failed(batch)
+    def _failed(self, message: QueuedMessage, verdict: Verdict) -> None:
+        """A host has answered, or a session was lost: the message bears the consequences."""
+        self._remember([message], verdict)
+        self._context.fates.failed(message, verdict, self._facts)
 
-    def _note_health(self, client: ESMTPClient, verdict: Verdict | None) -> None:
-        """Tell the source's health what a session that was connected says of it."""
-        source = self._ready.source.name
-        if verdict is not None and verdict.suspected:
-            held = self._context.health.suspected(
-                source, self._ready.plan.site, verdict.reply.content
-            )
-            if held:
-                self._log.warn(
-                    "source {source} is held for {held:.0f} s: {reason}",
-                    source=source, held=held, reason=verdict.reply.content,
-                )  # fmt: skip
-        elif (verdict is None or client.heard) and self._context.health.succeeded(source):
-            self._log.info("source {source} works again", source=source)
-
-    def _unexplained_proxy(self, client: ESMTPClient, target: Target) -> str:
-        """Name a proxy beyond which nothing was heard and which cannot say why."""
-        if client.heard or self._facts.protocol != "haproxy":
-            return ""
-        address = self._ready.source.egress_address or "its configured source"
-        return f"haproxy {self._facts.proxy_server} (source {address}, destination {target})"
-
-    def _way(self, target: Target | None) -> str:
-        """The destination and the way to it, for error texts."""
-        where = self._facts.host if target is None else str(target)
-        source = self._ready.source
-        if not source.protocol:
-            return f"{where} from source {source.name}"
-        return f"{where} via {source.protocol} {source.server} from source {source.name}"
-
-    def _describe(self, client: ESMTPClient, target: Target) -> AttemptFacts:
-        """The facts of this connection for records."""
-        facts = attrs.evolve(
-            self._facts,
-            session_id=self.id,
-            host=target.host.name,
-            peer=str(target.address),
-            tls=None,
-        )
-        transport: Any = client.transport
-        get_proxy = getattr(transport, "getProxy", None)
-        if get_proxy is not None:
-            hop = get_proxy()
-            return attrs.evolve(
-                facts,
-                source_address=hop.source_address,
-                proxy_server=hop.server,
-                protocol=hop.protocol,
-            )
-        local = transport.getHost()
-        shown = f"[{local.host}]" if ":" in local.host else local.host
-        return attrs.evolve(facts, source_address=f"{shown}:{local.port}")
+    def _remember(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
+        """What a host said may speak for or against the same source at the next attempt."""
+        if not verdict.permanent:
+            for message in batch:
+                remember(message, self._ready.source.name, verdict.reply)
 
     def _trace(self, batch: list[QueuedMessage], event: str, **facts: Any) -> None:
         if self._context.trace.watched:

@@ -64,6 +64,14 @@ class TargetWalk:
         """Whether nothing could be tried because of the source's address family."""
         return self._mismatched and all(verdict.blame == "nobody" for verdict in self._verdicts)
 
+    @property
+    def only_refused(self) -> bool:
+        """Whether nothing but the source's own proxy, which works, stood in the way."""
+        return all(
+            verdict.scope is Scope.SOURCE or verdict.blame == "nobody"
+            for verdict in self._verdicts
+        )
+
     async def next(self) -> Target | None:
         """The next address to try; L{None} at the end."""
         while not self._targets:

@@ -49,8 +49,8 @@ def announcement(
 
 
 def _way_out(source: Source) -> str:
-    address = source.egress_address
-    leaving = f" from {address}" if address is not None else ""
+    addresses = " or ".join(map(str, source.egress_addresses))
+    leaving = f" from {addresses}" if addresses else ""
     if source.protocol:
         return f"{source.name} through {source.protocol} {source.server}{leaving}"
     if source.settings.endpoint is not None:

@@ -18,12 +18,12 @@ from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.http import http_site
 from kumotwist.journal import JournalWriter, Trace
 from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
-from kumotwist.queue.session import SessionContext
 from kumotwist.service.announce import announcement
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words

@@ -1,0 +1,93 @@
+"""What delivery sessions work with, and what they know of the ready queue that they work for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from zope.interface import Attribute, Interface
+
+from kumotwist.egress.health import SourceHealth
+from kumotwist.egress.settings import PathSettings
+from kumotwist.egress.source import Source
+from kumotwist.interfaces import IResolver, ITrace
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.fate import Fates
+from kumotwist.queue.plan import Plan
+from kumotwist.queue.recorder import AttemptFacts
+from kumotwist.queue.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from kumotwist.queue.session import DeliverySession
+
+__all__ = ["IReadyQueue", "SessionContext"]
+
+
+class IReadyQueue(Interface):
+    """What a session knows of the queue that it works for."""
+
+    source: Source = Attribute("The way out.")
+    plan: Plan = Attribute("The hosts.")
+    path: PathSettings = Attribute("How they are spoken to.")
+    pool: str = Attribute("The pool that chose the source.")
+
+    def take() -> list[QueuedMessage]:
+        """The messages for the next transaction; empty if there are none."""
+
+    def put_back(messages: list[QueuedMessage]) -> None:
+        """Return messages that were not tried."""
+
+    def became_idle(session: DeliverySession) -> None:
+        """The session waits to be woken."""
+
+    def no_longer_idle(session: DeliverySession) -> None:
+        """The session stopped waiting."""
+
+    def connected() -> None:
+        """A host was reached."""
+
+    def unreachable(messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """No host was reached; the messages are those that the session had taken."""
+
+    def source_works() -> None:
+        """The source was held, and has been seen to work."""
+
+    def source_held(messages: list[QueuedMessage]) -> None:
+        """The source is held; the messages are those that the session had taken."""
+
+    def source_faltered(messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """The source failed for these messages, and is not held for it."""
+
+    def source_refused(messages: list[QueuedMessage], verdict: Verdict) -> None:
+        """The source's proxy works, and does not connect to this site."""
+
+    def unsuitable(messages: list[QueuedMessage]) -> None:
+        """The source has no address of a family that the site has."""
+
+    def ended(session: DeliverySession) -> None:
+        """The session is over."""
+
+
+@attrs.define
+class SessionContext:
+    """What every session works with.
+
+    @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
+    """
+
+    reactor: Any
+    resolver: IResolver
+    health: SourceHealth
+    fates: Fates
+    bodies: Bodies
+    trace: ITrace
+    hostname: str
+
+    def facts(self, ready: IReadyQueue) -> AttemptFacts:
+        """Facts of an attempt that reached no host."""
+        source = ready.source
+        return AttemptFacts(
+            pool=ready.pool, source=source.name, site=ready.plan.site,
+            proxy_server=source.server, protocol=source.protocol,
+        )  # fmt: skip

@@ -1,0 +1,260 @@
+"""Dialling: from one address of a host to an SMTP session, and what the way there teaches.
+
+What is learned of the source on the way (its proxy fails, or works again) goes to the source's
+health from here; the verdict that comes back says whether the source is held now.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectBindError, ConnectError, ConnectingCancelledError
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from kumotwist.endpoints.errors import EgressError
+from kumotwist.queue.context import IReadyQueue, SessionContext
+from kumotwist.queue.recorder import AttemptFacts
+from kumotwist.queue.targets import Target
+from kumotwist.queue.verdicts import Scope, Verdict, judge_connect, judge_session
+from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
+from kumotwist.tls.client import client_tls_options
+from kumotwist.tls.policy import TLSDemand
+
+__all__ = ["Call", "Dialler"]
+
+
+class _ClientFactory(Factory):
+    """Builds the one protocol of one connection."""
+
+    noisy = False
+
+    def __init__(self, build: Any) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: Any) -> ESMTPClient:
+        client: ESMTPClient = self._build()
+        return client
+
+
+@attrs.define(frozen=True)
+class Call:
+    """What came of dialling one address.
+
+    @ivar facts: the way, for records.
+    @ivar client: the session; L{None} if there is none.
+    @ivar verdict: why there is none.
+    @ivar again: what to demand of the same address now; L{None} to go on to the next.
+    """
+
+    facts: AttemptFacts
+    client: ESMTPClient | None = None
+    verdict: Verdict | None = None
+    again: TLSDemand | None = None
+
+
+class Dialler:
+    """Dials the addresses of a site, one at a time, through the source of a ready queue.
+
+    @param session_id: the delivery session's, for records.
+    """
+
+    _log = Logger()
+
+    def __init__(self, context: SessionContext, ready: IReadyQueue, session_id: str) -> None:
+        self._context = context
+        self._ready = ready
+        self._session_id = session_id
+        self._client: ESMTPClient | None = None
+
+    def abort(self) -> None:
+        """Drop the session that is being opened."""
+        if self._client is not None:
+            self._client.abort()
+
+    async def dial(self, target: Target, demand: TLSDemand) -> Call:
+        """Dial one address once.
+
+        @raise CancelledError: if the session was aborted meanwhile; nothing was learned then.
+        """
+        facts, way = self._context.facts(self._ready), self.way(target)
+        try:
+            client = await self._connect(target)
+        except (CancelledError, ConnectingCancelledError):
+            raise CancelledError() from None
+        except Exception as failure:
+            return Call(facts, verdict=self._not_connected(failure, judge_connect(failure, way)))
+        self._client = client
+        facts = self._describe(client, target)
+        try:
+            await client.open()
+            await self._secure(client, target, demand)
+        except SMTPSessionError as failure:
+            client.abort()
+            verdict = judge_session(
+                failure, way, unexplained_proxy=self._unexplained_proxy(client, target, facts)
+            )
+            verdict = self._not_opened(client, facts, verdict)
+            again = None
+            if failure.phase == "starttls":
+                path = self._ready.path
+                again = demand.after_failed_handshake(
+                    path.opportunistic_tls_reconnect_on_failed_handshake
+                )
+            return Call(facts, verdict=verdict, again=again)
+        finally:
+            self._client = None
+        self._source_works(facts)
+        return Call(attrs.evolve(facts, tls=client.tls), client)
+
+    async def _connect(self, target: Target) -> ESMTPClient:
+        path, source = self._ready.path, self._ready.source
+        hostname = path.ehlo_domain or source.settings.ehlo_domain or self._context.hostname
+        factory = _ClientFactory(
+            lambda: ESMTPClient(
+                self._context.reactor,
+                hostname=hostname,
+                timeouts=path,
+                peer_name=target.host.name,
+            )
+        )
+        endpoint = source.endpoint(
+            self._context.reactor, target.address, target.port, path.connect_timeout
+        )
+        client: Any = await endpoint.connect(factory)
+        assert isinstance(client, ESMTPClient)
+        return client
+
+    async def _secure(self, client: ESMTPClient, target: Target, demand: TLSDemand) -> None:
+        """Start TLS as demanded.
+
+        @raise SMTPSessionError: if the demand cannot be met.
+        """
+        offered = client.capabilities.starttls
+        if demand.attempt and offered:
+            await client.start_tls(client_tls_options(target.host.name, verify=demand.verify))
+        elif demand.required:
+            raise SessionTLSError("starttls", f"{target} does not offer STARTTLS ({demand.reason})")
+
+    # -- what is learned of the source -------------------------------------------------------------
+
+    def _not_connected(self, failure: BaseException, verdict: Verdict) -> Verdict:
+        """Tell the source's health why there is no connection."""
+        if verdict.scope is Scope.SOURCE:
+            if verdict.suspected:
+                return self._suspected(verdict)
+            self._failed(verdict, failure)
+        elif _got_beyond_source(failure):
+            self._source_works(self._context.facts(self._ready))
+        return verdict
+
+    def _not_opened(self, client: ESMTPClient, facts: AttemptFacts, verdict: Verdict) -> Verdict:
+        """Tell the source's health what became of a connection that did not become a session."""
+        if client.heard or facts.protocol != "haproxy":
+            self._source_works(facts)
+        elif verdict.suspected:
+            group = self._ready.source.proxies
+            now, words = self._context.reactor.seconds(), verdict.reply.content
+            site = self._ready.plan.site
+            if group is None or len(group.proxies) == 1:
+                return self._suspected(verdict)
+            if not group.suspected(facts.proxy_server, now, site, words):
+                # Not one of the proxies is above suspicion.
+                return self._suspected(verdict)
+        return verdict
+
+    def _suspected(self, verdict: Verdict) -> Verdict:
+        """What may be the proxy's failure; where it is taken for that, the message pays nothing."""
+        source, health = self._ready.source, self._context.health
+        was_usable = health.usable(source.name)
+        held = health.suspected(
+            source.name, self._ready.plan.site, verdict.reply.content, source.suspension(None)
+        )
+        if not held:
+            return verdict
+        self._log_hold(was_usable, held, verdict)
+        return attrs.evolve(
+            verdict, scope=Scope.SOURCE, charge=False, blame="source", suspected=False
+        )
+
+    def _failed(self, verdict: Verdict, failure: BaseException) -> None:
+        source, health = self._ready.source, self._context.health
+        was_usable = health.usable(source.name)
+        # Where this machine has no more sockets, no source has: a short pause is all that helps.
+        suspension = source.suspension(failure) if verdict.blame == "source" else None
+        held = health.failed(source.name, verdict.reply.content, suspension)
+        if held:
+            self._log_hold(was_usable, held, verdict)
+        else:
+            self._log.info(
+                "source {source} failed, and is not suspended for it yet: {reason}",
+                source=source.name, reason=verdict.reply.content,
+            )  # fmt: skip
+
+    def _log_hold(self, was_usable: bool, held: float, verdict: Verdict) -> None:
+        if was_usable:
+            self._log.warn(
+                "source {source} is suspended for {held:.0f} s: {reason}",
+                source=self._ready.source.name, held=held, reason=verdict.reply.content,
+            )  # fmt: skip
+        else:
+            self._log.info(
+                "source {source} still fails, {held:.0f} s are left: {reason}",
+                source=self._ready.source.name, held=held, reason=verdict.reply.content,
+            )  # fmt: skip
+
+    def _source_works(self, facts: AttemptFacts) -> None:
+        source = self._ready.source
+        if source.proxies is not None and len(source.proxies.proxies) > 1:
+            source.proxies.succeeded(facts.proxy_server)
+        if self._context.health.succeeded(source.name):
+            self._log.info("source {source} works again", source=source.name)
+            self._ready.source_works()
+
+    # -- words ------------------------------------------------------------------------------------
+
+    def _unexplained_proxy(self, client: ESMTPClient, target: Target, facts: AttemptFacts) -> str:
+        """Name a proxy beyond which nothing was heard and which cannot say why."""
+        if client.heard or facts.protocol != "haproxy":
+            return ""
+        source = self._ready.source
+        address = source.egress_address_for(target.address) or "its configured source"
+        return f"haproxy {facts.proxy_server} (source {address}, destination {target})"
+
+    def way(self, target: Target | str) -> str:
+        """A destination and the way to it, for error texts."""
+        source = self._ready.source
+        if not source.protocol:
+            return f"{target} from source {source.name}"
+        return f"{target} via {source.protocol} {source.server} from source {source.name}"
+
+    def _describe(self, client: ESMTPClient, target: Target) -> AttemptFacts:
+        """The facts of this connection for records."""
+        facts = attrs.evolve(
+            self._context.facts(self._ready),
+            session_id=self._session_id,
+            host=target.host.name,
+            peer=str(target.address),
+        )
+        transport: Any = client.transport
+        get_proxy = getattr(transport, "getProxy", None)
+        if get_proxy is not None:
+            hop = get_proxy()
+            return attrs.evolve(
+                facts,
+                source_address=hop.source_address,
+                proxy_server=hop.server,
+                protocol=hop.protocol,
+            )
+        local = transport.getHost()
+        shown = f"[{local.host}]" if ":" in local.host else local.host
+        return attrs.evolve(facts, source_address=f"{shown}:{local.port}")
+
+
+def _got_beyond_source(failure: BaseException) -> bool:
+    """Whether a connection failed beyond the source, which has thereby been seen to work."""
+    if isinstance(failure, EgressError):
+        return failure.blames == "destination"
+    return isinstance(failure, ConnectError) and not isinstance(failure, ConnectBindError)
