@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator
 
 from kumotwist.config import Configuration
 from kumotwist.egress.settings import UNSPECIFIED
 from kumotwist.egress.source import Source
 
-__all__ = ["announcement"]
+__all__ = ["announcement", "kumo_command"]
 
 
 def announcement(
@@ -16,11 +18,13 @@ def announcement(
     sources: dict[str, Source],
     listening: Iterable[tuple[str, str]],
     waiting: int,
+    command: str,
 ) -> Iterator[str]:
     """The lines that are logged when everything listens.
 
     @param listening: what listens, and where.
     @param waiting: messages that were in the spool.
+    @param command: how to call C{kumo}, see L{kumo_command}.
     """
     places = dict(listening)
     for what, where in places.items():
@@ -40,12 +44,15 @@ def announcement(
         route = configuration.queues.resolve("any.example").route
         if route:
             yield (
-                f"TRIAL: mail of every domain goes to {', '.join(map(str, route))} "
-                "([queue:default] route); nothing leaves otherwise"
+                f"TRIAL: mail of every domain goes to {', '.join(map(str, route))}, not to its MX "
+                "hosts, as long as [queue:default] has that route"
             )
     server = next((where for what, where in places.items() if what.startswith("[listener")), "")
     if server:
-        yield f"try:  kumo inject --to you@example.com{_server_option(server)}"
+        options = _option("server", server, "127.0.0.1:2525")
+        if "[http]" in places:
+            options += _option("endpoint", f"http://{places['[http]']}", "http://127.0.0.1:8000")
+        yield f"try:  {command} inject --to you@example.com{options}"
 
 
 def _way_out(source: Source) -> str:
@@ -58,5 +65,16 @@ def _way_out(source: Source) -> str:
     return f"{source.name} directly{leaving}"
 
 
-def _server_option(server: str) -> str:
-    return "" if server == "127.0.0.1:2525" else f" --server {server}"
+def _option(name: str, value: str, default: str) -> str:
+    return "" if value == default else f" --{name} {value}"
+
+
+def kumo_command(program: str) -> str:
+    """How to call C{kumo} from the directory in which this process was started.
+
+    @param program: how the process itself was called: C{sys.argv[0]}.
+    """
+    beside = os.path.join(os.path.dirname(program), "kumo")
+    if shutil.which("kumo") or not os.path.exists(beside):
+        return "kumo"
+    return os.path.relpath(beside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,7 +25,7 @@ from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
-from kumotwist.service.announce import announcement
+from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
@@ -182,7 +183,10 @@ class Node(MultiService):
         self._spool_is_open = True
         self._reception.closed = None
         waiting = await self._spool.enumerate(self._scheduler.insert_all)
-        for line in announcement(self._configuration, self._sources, self._places(), waiting):
+        command = kumo_command(sys.argv[0])
+        for line in announcement(
+            self._configuration, self._sources, self._places(), waiting, command
+        ):
             self._log.info("{line}", line=line)
 
     def _places(self) -> Iterator[tuple[str, str]]:
