@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import HostnameAddress, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import clientFromString, quoteStringArgument
@@ -11,15 +11,19 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from kumotwist.endpoints import (
     CommandNotSupportedError,
     EgressError,
     EndpointTemplate,
     GeneralFailureError,
+    HAProxyClientEndpoint,
     HostUnreachableError,
+    HTTPConnectClientEndpoint,
     NegotiationTimeoutError,
     NotAllowedError,
+    ProxyConnectError,
     ProxyHop,
     ProxyLoginError,
     ProxyNegotiationError,
@@ -27,11 +31,12 @@ from kumotwist.endpoints import (
     TTLExpiredError,
     httpConnectEndpoint,
 )
-from kumotwist.testing.endpoints import MemoryEndpoint
-from kumotwist.testing.scripted import Expect, ScriptedServer, Send, Step
+from kumotwist.testing.endpoints import MemoryEndpoint, RecordingEndpoint
+from kumotwist.testing.scripted import Expect, Hold, ScriptedServer, Send, Step
 from tests.test_endpoints_contract import (
     CONNECT,
     GREETING,
+    HEADER,
     TIMEOUT,
     UNKNOWN,
     AnsweringProxyTests,
@@ -290,6 +295,55 @@ class OutcomeTests(SynchronousTestCase):
             error = self.assertRaises(ValueError, http_connect, clock, server, host, 25, **options)
             self.assertIn(words, str(error))
             self.assertNotIn("s3cret", str(error))
+
+
+class ClassTests(SynchronousTestCase):
+    """The classes, which need no reactor."""
+
+    def test_http(self) -> None:
+        """The connection's own reactor times the negotiation."""
+        clock = Clock()
+        steps: list[Step] = [
+            request(b"mx.example.com:25", b"dXNlcjpzZTpjcmV0"),
+            Hold(),
+            ESTABLISHED,
+        ]
+        scripts = [ScriptedServer(steps), ScriptedServer(steps)]
+        server = MemoryEndpoint(clock, Factory.forProtocol(iter(scripts).__next__))
+        endpoint = HTTPConnectClientEndpoint(
+            "mx.example.com", 25, server, username="user", password="se:cret"
+        )
+        verifyObject(IStreamClientEndpoint, endpoint)
+        first, second = endpoint.connect(Applications()), endpoint.connect(Applications())
+        for connection in server.connections:
+            connection.flush()
+        scripts[0].release()
+        server.connections[0].flush()
+        self.assertEqual(cast(Any, self.successResultOf(first)).events, ["made"])
+        clock.advance(61)
+        self.failureResultOf(second, NegotiationTimeoutError)
+
+    def test_haproxy(self) -> None:
+        """The header is said; with a reactor, connecting has a deadline."""
+        clock, server = Clock(), RecordingEndpoint()
+        endpoint = HAProxyClientEndpoint(
+            "192.0.2.1", 25, server, "10.0.0.2", reactor=clock, timeout=5
+        )
+        verifyObject(IStreamClientEndpoint, endpoint)
+        first, second = endpoint.connect(Applications()), endpoint.connect(Applications())
+        transport = StringTransport()
+        server.connects[0].accept(transport)
+        self.successResultOf(first)
+        self.assertEqual(transport.value(), HEADER.data)
+        clock.advance(6)
+        self.failureResultOf(second, ProxyConnectError)
+
+    def test_stacked(self) -> None:
+        """An error of one on top of another names the proxy between."""
+        between = HTTPConnectClientEndpoint("10.0.7.7", 3128, RecordingEndpoint())
+        self.assertIn(
+            "http-connect 10.0.7.7:3128 to mx:25", repr(http_connect(Clock(), between, "mx"))
+        )
 
 
 class StringTests(SynchronousTestCase):

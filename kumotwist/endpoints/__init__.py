@@ -46,9 +46,9 @@ if TYPE_CHECKING:
         SuspectedProxyError,
         TTLExpiredError,
     )
-    from kumotwist.endpoints.haproxy import haproxyEndpoint
+    from kumotwist.endpoints.haproxy import HAProxyClientEndpoint, haproxyEndpoint
     from kumotwist.endpoints.hops import ProxyHop
-    from kumotwist.endpoints.http_connect import httpConnectEndpoint
+    from kumotwist.endpoints.http_connect import HTTPConnectClientEndpoint, httpConnectEndpoint
     from kumotwist.endpoints.servers import describe_server, server_endpoint
     from kumotwist.endpoints.socks5 import SOCKS5ClientEndpoint, socks5Endpoint
     from kumotwist.endpoints.template import EndpointTemplate
@@ -61,6 +61,8 @@ __all__ = [
     "EgressError",
     "EndpointTemplate",
     "GeneralFailureError",
+    "HAProxyClientEndpoint",
+    "HTTPConnectClientEndpoint",
     "HostUnreachableError",
     "NegotiationTimeoutError",
     "NetworkUnreachableError",
@@ -83,6 +85,8 @@ __all__ = [
 
 _HOMES = {
     "EndpointTemplate": "template",
+    "HAProxyClientEndpoint": "haproxy",
+    "HTTPConnectClientEndpoint": "http_connect",
     "ProxyHop": "hops",
     "SOCKS5ClientEndpoint": "socks5",
     "describe_server": "servers",

@@ -50,7 +50,14 @@ from kumotwist.interfaces import IProxiedTransport
 from kumotwist.wire.socks5.client import IPAddress
 from kumotwist.wire.socks5.format import Address
 
-__all__ = ["Attempt", "Negotiation", "ProxiedEndpoint", "check_timeout", "describe_endpoint"]
+__all__ = [
+    "Attempt",
+    "Negotiation",
+    "ProxiedEndpoint",
+    "ReactorlessEndpoint",
+    "check_timeout",
+    "describe_endpoint",
+]
 
 _WAITING_FOR = {
     "greeting": "the greeting",
@@ -91,6 +98,8 @@ class Negotiation(Shape):
 
 def describe_endpoint(endpoint: IStreamClientEndpoint) -> str:
     """Name an endpoint for which the caller gave no name."""
+    if isinstance(endpoint, ReactorlessEndpoint):
+        endpoint = endpoint.endpoint
     if isinstance(endpoint, ProxiedEndpoint):
         return endpoint.hop.destination
     # Twisted's endpoints tell nobody where they lead, so look. Should these attributes go away one
@@ -156,6 +165,26 @@ class ProxiedEndpoint:
 
     def __repr__(self) -> str:
         return f"<endpoint {self.hop}>"
+
+
+@implementer(IStreamClientEndpoint)
+class ReactorlessEndpoint:
+    """Base of the endpoints that are made as objects, without a reactor, instead of by a function.
+
+    No reactor is among their arguments and none is imported: how long the connection to the proxy
+    may take is up to the endpoint that makes it, and the negotiation is timed by the C{reactor}
+    attribute of this connection, which every connection of Twisted's reactors has. Where C{reactor}
+    is passed, one deadline holds for both.
+
+    @ivar endpoint: what does the work.
+    """
+
+    def __init__(self, endpoint: ProxiedEndpoint) -> None:
+        self.endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect through the proxy (L{IStreamClientEndpoint.connect})."""
+        return self.endpoint.connect(protocolFactory)
 
 
 class _State(enum.Enum):

@@ -8,14 +8,19 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from kumotwist.endpoints.addresses import parse_destination, parse_ip
-from kumotwist.endpoints.connecting import ProxiedEndpoint, check_timeout, describe_endpoint
+from kumotwist.endpoints.connecting import (
+    ProxiedEndpoint,
+    ReactorlessEndpoint,
+    check_timeout,
+    describe_endpoint,
+)
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.wire.errors import LocalProtocolError
 from kumotwist.wire.proxy_v2 import Tlv, encode_header
 from kumotwist.wire.socks5.client import IPAddress
 from kumotwist.wire.socks5.format import Address
 
-__all__ = ["haproxyEndpoint"]
+__all__ = ["HAProxyClientEndpoint", "haproxyEndpoint"]
 
 
 class _HeaderNegotiation:
@@ -70,6 +75,29 @@ def haproxyEndpoint(
     @param tlvs: further facts for the header, such as a unique id.
     @raise ValueError: naming the argument that cannot be, and why.
     """
+    return _endpoint(
+        reactor,
+        server,
+        host,
+        port,
+        source=source,
+        timeout=timeout,
+        server_name=server_name,
+        tlvs=tlvs,
+    )
+
+
+def _endpoint(
+    reactor: IReactorTime | None,
+    server: IStreamClientEndpoint,
+    host: str,
+    port: int,
+    *,
+    source: IPAddress | str,
+    timeout: float,
+    server_name: str = "",
+    tlvs: Sequence[Tlv],
+) -> ProxiedEndpoint:
     destination = parse_destination(host, port)
     if isinstance(destination.host, str):
         raise ValueError(f"host: {host[:64]!r} is a name; HAProxy must be told an IP address")
@@ -92,3 +120,26 @@ def haproxyEndpoint(
         named=bool(server_name),
         negotiate=partial(_HeaderNegotiation, header, str(Address(address, 0))),
     )
+
+
+class HAProxyClientEndpoint(ReactorlessEndpoint):
+    """What L{haproxyEndpoint} makes, as a class; see L{ReactorlessEndpoint} for what times it."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        proxyEndpoint: IStreamClientEndpoint,
+        source: IPAddress | str,
+        *,
+        tlvs: Sequence[Tlv] = (),
+        reactor: IReactorTime | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """
+        @param proxyEndpoint: the way to HAProxy.
+        @raise ValueError: naming the argument that cannot be, and why.
+        """
+        super().__init__(
+            _endpoint(reactor, proxyEndpoint, host, port, source=source, timeout=timeout, tlvs=tlvs)
+        )

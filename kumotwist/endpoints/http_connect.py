@@ -8,14 +8,19 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from kumotwist.endpoints.addresses import parse_destination
-from kumotwist.endpoints.connecting import ProxiedEndpoint, check_timeout, describe_endpoint
+from kumotwist.endpoints.connecting import (
+    ProxiedEndpoint,
+    ReactorlessEndpoint,
+    check_timeout,
+    describe_endpoint,
+)
 from kumotwist.endpoints.errors import ProxyLoginError, ProxyNegotiationError, ProxyRefusedError
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.http_connect import Established, HTTPConnectClient, Refused
 from kumotwist.wire.need_data import NEED_DATA
 
-__all__ = ["httpConnectEndpoint"]
+__all__ = ["HTTPConnectClientEndpoint", "httpConnectEndpoint"]
 
 # 401 is an origin server's word, but tinyproxy says so too of a wrong login; and as nobody but the
 # proxy answers a CONNECT, it can mean nothing else.
@@ -102,6 +107,29 @@ def httpConnectEndpoint(
         L{kumotwist.endpoints.errors}.
     @raise ValueError: naming the argument that cannot be, and why.
     """
+    return _endpoint(
+        reactor,
+        server,
+        host,
+        port,
+        username=username,
+        password=password,
+        timeout=timeout,
+        server_name=server_name,
+    )
+
+
+def _endpoint(
+    reactor: IReactorTime | None,
+    server: IStreamClientEndpoint,
+    host: str,
+    port: int,
+    *,
+    username: str | None,
+    password: str | None,
+    timeout: float,
+    server_name: str = "",
+) -> ProxiedEndpoint:
     destination = parse_destination(host, port)
     for argument, value in (("username", username), ("password", password)):
         if value is None and (username is not None or password is not None):
@@ -129,3 +157,34 @@ def _say(arguments: str, make_client: Callable[[], HTTPConnectClient]) -> None:
         make_client()
     except LocalProtocolError as error:
         raise ValueError(f"{arguments}: {error}") from None
+
+
+class HTTPConnectClientEndpoint(ReactorlessEndpoint):
+    """What L{httpConnectEndpoint} makes, as a class; see L{ReactorlessEndpoint} for what times it."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        proxyEndpoint: IStreamClientEndpoint,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        reactor: IReactorTime | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        """
+        @param proxyEndpoint: the way to the proxy.
+        @raise ValueError: naming the argument that cannot be, and why.
+        """
+        super().__init__(
+            _endpoint(
+                reactor,
+                proxyEndpoint,
+                host,
+                port,
+                username=username,
+                password=password,
+                timeout=timeout,
+            )
+        )

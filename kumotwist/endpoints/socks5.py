@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IProtocol,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
-from zope.interface import implementer
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from kumotwist.endpoints.addresses import parse_destination, parse_ip
-from kumotwist.endpoints.connecting import ProxiedEndpoint, check_timeout, describe_endpoint
+from kumotwist.endpoints.connecting import (
+    ProxiedEndpoint,
+    ReactorlessEndpoint,
+    check_timeout,
+    describe_endpoint,
+)
 from kumotwist.endpoints.errors import (
     ProxyBindError,
     ProxyLoginError,
@@ -211,18 +209,14 @@ def _endpoint(
     )
 
 
-@implementer(IStreamClientEndpoint)
-class SOCKS5ClientEndpoint:
+class SOCKS5ClientEndpoint(ReactorlessEndpoint):
     """An endpoint through a SOCKS5 proxy, with the signature of txsocksx's class of this name.
 
     Where C{txsocksx.client} is imported from, write C{kumotwist.endpoints}; nothing else changes.
     Unlike txsocksx's, an IP address is sent as such and not as a name, octets that arrive with the
     last reply are not lost, and the errors are those of L{kumotwist.endpoints.errors}.
 
-    No reactor is among the arguments and none is imported: how long the TCP connection to the
-    proxy may take is up to C{proxyEndpoint}, and the negotiation is timed by the C{reactor}
-    attribute of the connection that this one makes, which every connection of Twisted's reactors
-    has. Pass C{reactor} to have one deadline for both.
+    No reactor is among txsocksx's arguments; see L{ReactorlessEndpoint} for what times it instead.
     """
 
     def __init__(
@@ -261,13 +255,9 @@ class SOCKS5ClientEndpoint:
             password=password,
             anonymous="anonymous" in offered,
         )
-        self._endpoint = _endpoint(
-            reactor, proxyEndpoint, destination, make_client, timeout=timeout
+        super().__init__(
+            _endpoint(reactor, proxyEndpoint, destination, make_client, timeout=timeout)
         )
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect through the proxy (L{IStreamClientEndpoint.connect})."""
-        return self._endpoint.connect(protocolFactory)
 
 
 def _text(value: str | bytes) -> str:
