@@ -71,6 +71,7 @@ class Node(MultiService):
         }
         self._listening: list[tuple[str, ListeningService]] = []
         self._factories: list[ESMTPListenerFactory] = []
+        self._opening: Deferred[None] | None = None
         self._spool_is_open = False
         self._build_queues()
         self._build_listeners()
@@ -175,12 +176,14 @@ class Node(MultiService):
         finally:
             probe.release()
         super().startService()  # type: ignore[no-untyped-call]
-        opening = Deferred.fromCoroutine(self._open_spool())
-        opening.addErrback(self._cannot_run)
+        self._opening = Deferred.fromCoroutine(self._open_spool())
+        self._opening.addErrback(self._cannot_run)
 
     async def _open_spool(self) -> None:
         await self._spool.open()
         self._spool_is_open = True
+        if self._reception.closed is _STOPPING:
+            return  # stopped before it had begun: _stop closes the spool
         self._reception.closed = None
         waiting = await self._spool.enumerate(self._scheduler.insert_all)
         command = kumo_command(sys.argv[0])
@@ -226,6 +229,8 @@ class Node(MultiService):
         draining.append(self._scheduler.stop(STOP_PATIENCE))
         await DeferredList(draining, consumeErrors=True)
         await maybeDeferred(super().stopService)
+        if self._opening is not None:
+            await self._opening
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()

@@ -1,0 +1,238 @@
+"""A whole node in memory: how it starts, what it says, and how it stops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import EventLoggingObserver, StringTransport
+from twisted.logger import globalLogPublisher
+
+from kumotwist.message.queued import QueuedMessage, new_id
+from kumotwist.service import Node, node
+from kumotwist.service.errors import StartError
+from kumotwist.spool import SpoolError, SpoolFullError
+from kumotwist.spool.ownership import OwnedDirectory
+from kumotwist.testing.spool import MemorySpool
+from tests.config_case import ConfigCase
+from tests.http_client import Connection
+from tests.memory_network import MemoryNetwork
+from tests.queue_world import BEGINNING
+
+CONFIG = """
+[kumo]
+state_dir = {state}
+hostname = mta.example
+[listener:main]
+listen = 127.0.0.1:2525
+tls = none
+[http]
+listen = 127.0.0.1:8000
+[source:one]
+source_address = 127.0.0.2
+[pool:main]
+one = 1
+[queue:default]
+egress_pool = main
+"""
+
+TRIAL = """
+route = [127.0.0.1]:2526
+[sink:trial]
+listen = 127.0.0.1:2526
+tls = none
+"""
+
+
+class SlowSpool(MemorySpool):
+    """A spool that opens when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: Deferred[None] = Deferred()
+        self.closed = False
+
+    def open(self) -> Deferred[None]:
+        """Later."""
+        self.told.addCallback(lambda _: super(SlowSpool, self).open())
+        return self.told
+
+    def close(self) -> Deferred[None]:
+        """Take note of it."""
+        self.closed = True
+        return super().close()
+
+
+class NodeCase(ConfigCase):
+    """A node over a network and a spool in memory."""
+
+    def setUp(self) -> None:
+        """A network, and an ear for the operator's log."""
+        super().setUp()
+        self.network = MemoryNetwork()
+        self.network.rightNow = BEGINNING
+        self.log = EventLoggingObserver()
+        globalLogPublisher.addObserver(self.log)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log)
+
+    def node(self, spool: MemorySpool | None = None, more: str = "") -> Node:
+        """A node."""
+        self.spool = spool or MemorySpool()
+        self.patch(node, "SQLiteSpool", lambda _reactor, _settings: self.spool)
+        text = CONFIG.format(state=self.directory / "var") + more
+        return Node(self.network, self.load(text))
+
+    def started(self, spool: MemorySpool | None = None, more: str = "") -> Node:
+        """A node that runs until the test ends."""
+        made = self.node(spool, more)
+        made.startService()
+        return made
+
+    def factory(self, port: int) -> Any:
+        """What listens on a port."""
+        (found,) = (each[1] for each in self.network.tcpServers if each[0] == port)
+        return found
+
+    def greeting(self) -> bytes:
+        """What a client hears first."""
+        transport = StringTransport()
+        protocol = self.factory(2525).buildProtocol(None)
+        protocol.makeConnection(transport)
+        said: bytes = transport.value()
+        return said
+
+    def liveness(self) -> tuple[int, bytes]:
+        """What the liveness check says."""
+        answer = Connection(self.factory(8000)).ask("/api/check-liveness/v1")
+        return answer.status, answer.body
+
+    def lines(self) -> list[str]:
+        """What it told the operator when it had started."""
+        return [each["line"] for each in self.log if "line" in each]
+
+
+class StartTests(NodeCase):
+    """The start."""
+
+    def test_starts(self) -> None:
+        """It greets clients and calls itself live."""
+        self.started()
+        self.assertTrue(self.greeting().startswith(b"220 mta.example "))
+        self.assertEqual(self.liveness()[0], 200)
+
+    def test_nothing_before_the_start(self) -> None:
+        """Building a node opens nothing."""
+        self.node()
+        self.assertEqual(self.network.tcpServers, [])
+
+    def test_until_the_spool_is_open(self) -> None:
+        """Until the spool is open clients are put off, and nobody is told otherwise."""
+        spool = SlowSpool()
+        self.started(spool)
+        self.assertTrue(self.greeting().startswith(b"421 4.3.2 the node is starting"))
+        status, body = self.liveness()
+        self.assertEqual(status, 503)
+        self.assertIn(b"starting", body)
+        self.assertEqual(self.lines(), [])
+        spool.told.callback(None)
+        self.assertTrue(self.greeting().startswith(b"220 "))
+        self.assertEqual(self.liveness()[0], 200)
+        self.assertTrue(self.lines())
+
+    def test_spool_in_use(self) -> None:
+        """A node on a spool that another one owns does not start, and listens nowhere."""
+        owner = OwnedDirectory(str(self.directory.absolute() / "var" / "spool"))
+        made = self.node()
+        owner.acquire()
+        self.addCleanup(owner.release)
+        failure = self.assertRaises(StartError, made.startService)
+        self.assertIn("in use", str(failure))
+        self.assertEqual(self.network.tcpServers, [])
+
+    def test_spool_cannot_be_opened(self) -> None:
+        """A spool that fails later ends the process, with the reason in the log."""
+        spool = SlowSpool()
+        self.started(spool)
+        spool.told.errback(SpoolError("the database is damaged"))
+        self.assertTrue(self.network.hasStopped)
+        reasons = [each["reason"] for each in self.log if each["log_level"].name == "critical"]
+        self.assertEqual(reasons, ["the database is damaged"])
+
+    def test_disk_full(self) -> None:
+        """While the spool cannot be written it is not live, and becomes live by itself."""
+        self.started()
+        self.spool.break_down(SpoolFullError("disk full"))
+        self.assertEqual(self.liveness()[0], 503)
+        self.spool.repair()
+        self.assertEqual(self.liveness()[0], 200)
+
+
+class StopTests(NodeCase):
+    """The end."""
+
+    def test_stops(self) -> None:
+        """An idle node stops at once."""
+        made = self.started()
+        self.successResultOf(made.stopService())
+        self.assertFalse(made.running)
+
+    def test_stopped_while_it_starts(self) -> None:
+        """A node that is stopped while its spool opens never greets, and closes the spool."""
+        spool = SlowSpool()
+        made = self.started(spool)
+        stopping = made.stopService()
+        spool.told.callback(None)
+        self.successResultOf(stopping)
+        self.assertTrue(spool.closed)
+        self.assertEqual(self.lines(), [])
+        self.assertTrue(self.greeting().startswith(b"421 "))
+
+
+class AnnouncementTests(NodeCase):
+    """What it says when it has started."""
+
+    def test_plain(self) -> None:
+        """What listens where, how mail leaves, and what to try."""
+        self.started()
+        text = "\n".join(self.lines())
+        self.assertIn("[listener:main] listens on ", text)
+        self.assertIn("[http] listens on ", text)
+        self.assertIn("pool main: one directly from 127.0.0.2", text)
+        self.assertIn("inject --to you@example.com", text)
+        self.assertNotIn("TRIAL", text)
+        self.assertNotIn("unspecified", text)
+        self.assertNotIn("the spool holds", text)
+
+    def test_trial(self) -> None:
+        """What is a trial setting is said as such."""
+        self.started(more=TRIAL)
+        trial = [line for line in self.lines() if line.startswith("TRIAL")]
+        self.assertEqual(len(trial), 2)
+        self.assertIn("[sink:trial]", trial[0])
+        self.assertIn("[127.0.0.1]:2526", trial[1])
+
+    def test_proxies(self) -> None:
+        """A way through a proxy names it; a pool without weights has no source."""
+        self.started(
+            more="[source:p]\nsocks5_proxy_server = 10.0.5.10:5000\n"
+            "socks5_proxy_source_address = 10.0.0.1\n"
+            "[pool:far]\np = 1\n[pool:off]\np = 0\n"
+        )
+        text = "\n".join(self.lines())
+        self.assertIn("p through socks5 10.0.5.10:5000 from 10.0.0.1", text)
+        self.assertIn("pool off: no source is on", text)
+
+    def test_waiting(self) -> None:
+        """Mail that the spool has kept is counted."""
+        first = self.started()
+        self.successResultOf(first.stopService())
+        message = QueuedMessage(
+            id=new_id(BEGINNING), sender="", recipient="c@b.example", queue="b.example",
+            size=1, created=BEGINNING, due=BEGINNING + 900,
+        )  # fmt: skip
+        kept = MemorySpool()
+        kept.open()
+        kept.store(b"x", [message])
+        self.network.tcpServers.clear()
+        self.started(kept.after_crash())
+        self.assertTrue(any("the spool holds 1 message" in line for line in self.lines()))
