@@ -8,6 +8,7 @@ import click
 
 from kumotwist import __version__
 from kumotwist.cli.inject import inject
+from kumotwist.cli.source import source
 
 __all__ = ["main"]
 
@@ -33,3 +34,4 @@ def show_config(file: str) -> None:
 
 
 main.add_command(inject)
+main.add_command(source)
