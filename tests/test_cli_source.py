@@ -50,6 +50,12 @@ class ChoiceTests(ConfigCase):
         """Without sources mail leaves directly, and that is checked."""
         self.assertEqual(choose(self.load("[kumo]\n"), ()), (("unspecified",), ()))
 
+    def test_nothing_sends(self) -> None:
+        """Where no source gets mail there is nothing to check, which is not all right."""
+        text = SOURCES.replace("a = 1", "a = 0").replace("b = 2", "b = 0")
+        error = self.assertRaises(click.UsageError, choose, self.load(text), ())
+        self.assertIn("no pool in use", error.message)
+
     def test_by_name(self) -> None:
         """Names are taken as they are given, each once."""
         found = choose(self.load(SOURCES), ("off", "a", "off"))

@@ -127,6 +127,8 @@ def choose(
         if entry.weight
     }
     chosen = tuple(name for name in sources if name in used)
+    if not chosen:
+        raise click.UsageError("no pool in use gives mail to any source (name those to check)")
     return chosen, tuple(name for name in sources if name not in used and name != "unspecified")
 
 
@@ -167,10 +169,10 @@ def _run(
 
     try:
         react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
-    except SystemExit as ended:
+    except SystemExit:
         if not outcome:
-            # Interrupted, or a defect that react has logged; never "a source fails".
-            raise SystemExit(ended.code or UNUSABLE) from None
+            # Interrupted, or a defect that react has logged; neither means that a source fails.
+            raise SystemExit(UNUSABLE) from None
     return outcome[0]
 
 
