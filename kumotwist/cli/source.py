@@ -160,8 +160,14 @@ def _run(
     from kumotwist.dns import Resolver
 
     outcome: list[tuple[SourceChecker, list[SourceReport]]] = []
+    interrupted: list[bool] = []
+
+    def stopping() -> None:
+        # By a signal, which cuts connections: what they show from then on is not true.
+        interrupted.append(not outcome)
 
     async def work(reactor: Any) -> None:
+        reactor.addSystemEventTrigger("before", "shutdown", stopping)
         resolver = Resolver(reactor, configuration.dns)
         public = Resolver(reactor, attrs.evolve(configuration.dns, hosts={}))
         checker = SourceChecker(reactor, settings, resolver, public)
@@ -170,8 +176,8 @@ def _run(
     try:
         react(lambda reactor: Deferred.fromCoroutine(work(reactor)))
     except SystemExit:
-        if not outcome:
-            # Interrupted, or a defect that react has logged; neither means that a source fails.
+        if not outcome or any(interrupted):
+            # Or a defect, which react has logged; neither means that a source fails.
             raise SystemExit(UNUSABLE) from None
     return outcome[0]
 

@@ -12,9 +12,9 @@ from twisted.trial.unittest import TestCase
 from tests.integration import parts
 from tests.integration.configurations import LOCAL_PROXY
 from tests.integration.dnsstub import start_name_server
-from tests.integration.processes import run
+from tests.integration.processes import Child, run
 from tests.integration.program import fill_in, kumo_command, start_kumo, start_plugin
-from tests.integration.sink import start_sink
+from tests.integration.sink import Act, start_sink
 from tests.integration.waiting import free_port
 
 SEEN = "192.0.2.44"
@@ -151,6 +151,17 @@ class ProxyTests(CheckTestCase):
         status, words, texts = await self.check_one("source_address = 192.0.2.77")
         self.assertEqual((status, words["bind"], words["mx"]), (1, "failure", "skipped"))
         self.assertIn("assign requested address", texts["bind"])
+
+    async def test_interrupted(self) -> None:
+        """A check that is interrupted claims nothing of any source."""
+        silent = start_sink(self)
+        silent.always("GREETING", Act(hang=True))
+        path = self.write("[source:ip-1]\n")
+        command = kumo_command("source", "check", "-c", path, "ip-1", "--mx", silent.route)
+        child = Child(self, "kumo", command)
+        await silent.wait_for_sessions()
+        self.assertEqual(await child.stop(), 2, child.output())
+        self.assertNotIn("FAILURE", child.output())
 
 
 class DNSTests(CheckTestCase):
