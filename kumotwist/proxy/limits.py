@@ -55,6 +55,11 @@ class SourceLimits:
         self._sources: dict[IPAddress, _Source] = {}
         self._sweep_at = _SWEEP_AT
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all."""
+        return self._max_connections is not None or self._interval > 0
+
     def acquire(self, source: IPAddress) -> str | None:
         """Count a new connection from C{source}, unless a limit is reached.
 

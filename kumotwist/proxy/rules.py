@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from attrs import define
 
@@ -34,6 +35,7 @@ def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
     return any(address in network for network in networks)
 
 
+@lru_cache(4096)
 def _guarded(address: IPAddress) -> str | None:
     """Why an address is out of reach by default, if it is."""
     if address.is_loopback:
@@ -105,6 +107,11 @@ class Rules:
             if rule.proxy is None or rule.proxy == proxy
         )
         self._is_own = is_own
+
+    @property
+    def look_at_sources(self) -> bool:
+        """Whether a decision may depend on the source."""
+        return any(rule.settings.sources for rule in self._rules)
 
     def decide(
         self,
