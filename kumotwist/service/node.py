@@ -18,6 +18,7 @@ from kumotwist.dns import Resolver
 from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.http import http_site
 from kumotwist.journal import JournalWriter, Trace
+from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
@@ -152,7 +153,11 @@ class Node(MultiService):
             self._listening.append((f"[sink:{name}]", service))
         if configuration.http is not None:
             site = http_site(
-                self._reactor, configuration.http.trusted_hosts, self._trace, self._why_not_live
+                self._reactor,
+                configuration.http.trusted_hosts,
+                self._trace,
+                self._why_not_live,
+                proxy_pages(self._proxies) if configuration.proxies else None,
             )
             self._listen("[http]", configuration.http.listen, site)
 
