@@ -23,6 +23,7 @@ import attrs
 from twisted.internet import error
 
 from kumotwist.dns import DNSError
+from kumotwist.egress.source import EXHAUSTED
 from kumotwist.endpoints.errors import (
     AddressFamilyMismatchError,
     AddressTypeNotSupportedError,
@@ -59,8 +60,6 @@ INTERNAL = "kumotwist internal: "
 
 # The kernel knows nothing of this family of addresses.
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
-# The process or the machine has no more of what a connection needs.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What connect() says at once, without having asked anybody: the source address cannot reach such
 # a destination (loopback to the world, the world to fe80::), or has no port left towards it.
 _LOCAL = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
@@ -141,7 +140,7 @@ def _judge_bind(failure: error.ConnectBindError, target: str) -> Verdict:
     if number in _NO_FAMILY:
         text = f"{target}: this machine cannot use such addresses: {_words(failure)}"
         return Verdict(Scope.HOST, internal_reply(451, "4.4.4", text), charge=False, blame="nobody")
-    if number in _EXHAUSTED:
+    if number in EXHAUSTED:
         text = f"{target}: this machine cannot open another connection: {_words(failure)}"
         reply = internal_reply(451, "4.3.2", text)
         return Verdict(Scope.SOURCE, reply, charge=False, blame="nobody")
