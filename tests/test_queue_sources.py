@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-import random
-from collections import Counter
-from typing import Any
 
 from twisted.internet import error
-from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.egress.suspension import Suspension
-from kumotwist.message.queued import QueuedMessage
-from kumotwist.queue.affinity import NO_PREFERENCE, Preference, preference, remember
-from kumotwist.queue.parking import LOT, Parking
-from kumotwist.queue.verdicts import internal_reply
 from kumotwist.settings.types import HostPort
-from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.socks5.format import Rep
 from tests.memory_proxies import MemoryHAProxy, MemorySOCKS5
 from tests.queue_world import World
-
-SITES = {
-    "b.example": ["MX 10 mx.b.example"],
-    "mx.b.example": ["A 192.0.2.1"],
-    "c.example": ["MX 10 mx.c.example"],
-    "mx.c.example": ["A 192.0.2.2"],
-}
-P1 = (HostPort("10.0.0.1", 1080),)
-P2 = (HostPort("10.0.0.2", 1080),)
-BOTH = P1 + P2
-TEN_MINUTES = Suspension(600.0)
-
-
-class SourceCase(SynchronousTestCase):
-    """A world with two SOCKS5 proxies and two sites."""
-
-    def world(self, **sources: dict[str, Any]) -> World:
-        """Two proxies at 10.0.0.1 and 10.0.0.2, two sinks, these sources."""
-        world = World(SITES, sources=sources)
-        self.one = MemorySOCKS5(world.network, "10.0.0.1")
-        self.two = MemorySOCKS5(world.network, "10.0.0.2")
-        world.sink("192.0.2.1")
-        world.sink("192.0.2.2")
-        return world
-
-    def tried(self, world: World, host: str = "10.0.0.1") -> int:
-        """Connections to a proxy so far."""
-        return sum(place[0] == host for place in world.network.connections)
-
-    def assert_nothing_charged(self, world: World) -> None:
-        """No record speaks of an attempt before, and nothing was bounced."""
-        self.assertEqual({record["num_attempts"] for record in world.records()}, {0})
-        self.assertEqual(world.records("Bounce", "Expiration"), [])
+from tests.source_case import BOTH, P1, P2, SITES, TEN_MINUTES, SourceCase
 
 
 class SuspensionTests(SourceCase):
@@ -198,119 +157,6 @@ class SuspensionTests(SourceCase):
         del world.network.servers["192.0.2.1", 25]
         world.network.pass_time(40)
         self.assertTrue(world.health.usable("p1"))
-
-
-class WaitingTests(SourceCase):
-    """Many messages, and no way out."""
-
-    def test_many_messages_cost_nothing(self) -> None:
-        """Thousands of messages behind a dead proxy: few connections, a record each, no charge."""
-        world = self.world(p1={"socks5_proxy_server": P1})
-        self.one.stop()
-        for n in range(40):
-            world.inject(*(f"x{n}-{each}@b.example" for each in range(50)))
-        picked = Counter[str]()
-        pick = world.scheduler._rotations.pick
-
-        def counting(*arguments: Any, **wanted: Any) -> str | None:
-            picked["picks"] += 1
-            return pick(*arguments, **wanted)
-
-        self.patch(world.scheduler._rotations, "pick", counting)
-        world.network.pass_time(3600, step=5)
-        self.assertLess(self.tried(world), 40)
-        self.assertLess(picked["picks"], 100)
-        self.assertEqual(world.kinds().count("Delayed"), 2000)
-        self.assertEqual(world.scheduler.waiting, 2000)
-        self.assert_nothing_charged(world)
-        self.one.start()
-        world.network.pass_time(400, step=0.5)
-        self.assertEqual(len(world.records("Delivery")), 2000)
-        self.assert_nothing_charged(world)
-
-    def test_too_old_while_parked(self) -> None:
-        """What waits for a source still expires when its time has come."""
-        world = World(SITES, sources={"p1": {"socks5_proxy_server": P1}}, queue={"max_age": 3000.0})
-        world.inject("x@b.example", sender="")
-        world.network.pass_time(3400, step=10)
-        self.assertEqual(world.kinds()[-1], "Expiration")
-        self.assertEqual(world.scheduler.waiting, 0)
-
-    def test_stop_while_parked(self) -> None:
-        """Stopping leaves nothing that would fire."""
-        world = self.world(p1={"socks5_proxy_server": P1})
-        self.one.stop()
-        world.inject("x@b.example")
-        self.successResultOf(world.scheduler.stop(30.0))
-        self.assertEqual(world.network.getDelayedCalls(), [])
-
-    def test_recipients_split_for_a_probe(self) -> None:
-        """Of many recipients of one message only one probes; the others do not wait for it."""
-        world = self.world(
-            p1={"socks5_proxy_server": P1, "suspend_when_proxy_unhealthy": TEN_MINUTES},
-            p2={"socks5_proxy_server": P2},
-        )
-        self.one.stop()
-        world.inject("x@b.example", "y@b.example")
-        self.one.start()
-        self.one.hangs = True
-        world.network.pass_time(40)
-        world.journal.records.clear()
-        world.inject(*(f"x{n}@b.example" for n in range(9)))
-        world.inject(*(f"y{n}@b.example" for n in range(9)))
-        self.assertEqual(len(world.records("Delivery")), 17)
-        world.network.pass_time(61)
-        self.assertEqual(len(world.records("Delivery")), 18)
-        self.assert_nothing_charged(world)
-
-    def test_probe_does_not_use_an_old_connection(self) -> None:
-        """A connection that stood before the proxy failed says nothing of new ones."""
-        world = self.world(
-            p1={"socks5_proxy_server": P1, "suspend_when_proxy_unhealthy": TEN_MINUTES}
-        )
-        world.inject("x@b.example")
-        self.one.stop()
-        world.inject("y@c.example")
-        self.assertFalse(world.health.usable("p1"))
-        before = self.tried(world)
-        world.network.pass_time(40)
-        self.assertGreater(self.tried(world), before)
-
-    def test_pool_without_weights(self) -> None:
-        """A pool whose sources are all switched off fails for the time being, in KumoMTA's
-        words."""
-        world = World(SITES, sources={"a": {}}, weights={"a": 0, "unknown": 1})
-        (message,) = world.inject("x@b.example")
-        (record,) = world.records()
-        self.assertEqual((record["type"], record["response"]["code"]), ("TransientFailure", 451))
-        self.assertIn(
-            "no sources for pool='pool' are eligible for selection", record["response"]["content"]
-        )
-        self.assertIn(message.id, world.spool.messages)
-
-
-class ParkingTests(SynchronousTestCase):
-    """The end of a hold."""
-
-    def test_not_all_at_once(self) -> None:
-        """When a source works again, what waited comes back bit by bit."""
-        world = World(SITES)
-        back: list[int] = []
-        parking = Parking(
-            world.network,
-            lambda: 0.5,
-            is_held=lambda pool: False,
-            next_try=lambda pool: 0.0,
-            is_too_old=lambda message: False,
-            give_back=lambda messages: back.append(len(messages)),
-        )
-        for n in range(1000):
-            parking.park("pool", QueuedMessage(str(n), "", "x@b.example", "b.example", 1, 0, 0))
-        self.assertEqual(back, [])
-        world.network.pass_time(0.1, step=0.1)
-        self.assertEqual((back, len(parking)), ([LOT], 1000 - LOT))
-        world.network.pass_time(0.5, step=0.1)
-        self.assertEqual((sum(back), len(parking)), (1000, 0))
 
 
 class SuspicionTests(SourceCase):
@@ -499,68 +345,3 @@ class FamilyTests(SourceCase):
         self.assertEqual(world.kinds(), ["Delivery"])
         self.assertEqual(proxy.destinations, ["192.0.2.1"])
         self.assertEqual(proxy.sources, ["198.51.100.1"])
-
-
-class StickyTests(SourceCase):
-    """The source of a retry."""
-
-    def retry(self, reply: Reply, at: str = "rcpt") -> tuple[str, str]:
-        """Refuse one message; give the sources of the first and of the second attempt."""
-        names = [f"s{n}" for n in range(5)]
-        world = self.world(**{name: {} for name in names})
-        for _ in range(random.Random(at).randrange(4)):
-            world.inject("first@b.example")
-        world.sink("192.0.2.1", refuse=reply, refuse_at=at)
-        world.network.pass_time(120)
-        world.journal.records.clear()
-        world.inject("x@b.example")
-        world.sink("192.0.2.1")
-        world.network.pass_time(70)
-        world.network.pass_time(1300, step=60)
-        first, second = world.records()
-        self.assertEqual((first["type"], second["type"]), ("TransientFailure", "Delivery"))
-        return first["egress_source"], second["egress_source"]
-
-    def test_greylisted(self) -> None:
-        """After greylisting the retry comes from the same source."""
-        for reply in (
-            Reply.of(450, "4.2.0", "Greylisted, see http://postgrey.example"),
-            Reply.of(451, "4.7.1", "Please try again later"),
-            Reply.of(450, None, "You are graylisted"),
-        ):
-            first, second = self.retry(reply)
-            self.assertEqual(first, second, reply)
-
-    def test_blocked(self) -> None:
-        """After a block it comes from another one, also when the block is the greeting."""
-        for reply, at in (
-            (Reply.of(451, "4.7.1", "Your IP is blocked, see spamhaus.example"), "rcpt"),
-            (Reply.of(421, "4.7.28", "unusual rate of mail from your address"), "mail"),
-            (Reply.of(421, "4.7.0", "[TSS04] temporarily deferred"), "connect"),
-        ):
-            first, second = self.retry(reply, at)
-            self.assertNotEqual(first, second, reply)
-
-    def test_kinds(self) -> None:
-        """What says nothing of the source leaves the choice alone, and the memory as it is."""
-        message = QueuedMessage("1", "", "x@b.example", "b.example", 1, 0, 0)
-        for reply in (
-            Reply.of(452, "4.2.2", "mailbox full"),
-            Reply.of(451, None, "try later"),
-            internal_reply(451, "4.7.1", "greylisted, says our own text"),
-        ):
-            remember(message, "a", reply)
-            self.assertEqual(preference(message), NO_PREFERENCE)
-        remember(message, "a", Reply.of(450, "4.2.0", "greylisted"))
-        remember(message, "b", Reply.of(452, "4.2.2", "mailbox full"))
-        self.assertEqual(preference(message), Preference(prefer="a"))
-        remember(message, "b", Reply.of(450, "4.7.606", "Access denied, banned sending IP"))
-        self.assertEqual(preference(message), Preference(avoid="b"))
-
-    def test_survives_a_restart(self) -> None:
-        """The spool keeps the memory."""
-        world = self.world(a={}, b={})
-        world.sink("192.0.2.1", refuse=Reply.of(450, "4.2.0", "greylisted"), refuse_at="rcpt")
-        (message,) = world.inject("x@b.example")
-        kept = world.spool.messages[message.id]
-        self.assertEqual(preference(kept).prefer, world.records()[0]["egress_source"])
