@@ -9,6 +9,7 @@ import click
 from kumotwist import __version__
 from kumotwist.cli.inject import inject
 from kumotwist.cli.source import source
+from kumotwist.cli.spool import spool
 
 __all__ = ["main"]
 
@@ -35,3 +36,4 @@ def show_config(file: str) -> None:
 
 main.add_command(inject)
 main.add_command(source)
+main.add_command(spool)
