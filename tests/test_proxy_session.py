@@ -91,7 +91,7 @@ class ConversationTests(ProxyCase):
 
     def test_connect_alone_with_limits(self) -> None:
         """Where a limit or a rule asks for the source it is known, and bound, before connecting."""
-        self.start(max_connections_per_source=1)
+        self.start(max_connections_per_source=1, limit_wait=0.0)
         self.client().say(GREETING + CONNECT)
         [outgoing] = self.dialer.made
         self.assertEqual(str(outgoing.local.host), "10.0.0.1")

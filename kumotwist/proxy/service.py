@@ -112,7 +112,7 @@ class ProxyService(Service):
             settings=settings,
             rules=Rules(rules, name, self._is_own),
             limits=SourceLimits(
-                reactor.seconds,
+                reactor,
                 settings.max_connections_per_source,
                 settings.max_connection_rate_per_source,
             ),

@@ -68,6 +68,7 @@ class ProxySession(Protocol):
         self._client_port: int | None = None
         self._source: IPAddress | None = None
         self._counted_for: IPAddress | None = None
+        self._waits_for: IPAddress | None = None
         self._paused = False
         self._destination: Address | None = None
         self._outgoing: IOutgoing | None = None
@@ -250,14 +251,37 @@ class ProxySession(Protocol):
         self._connect_from(route.source, self._destination)
 
     def _count_for(self, source: IPAddress) -> bool:
-        """Count the connection for its source; refuse it if that is too much."""
+        """Count the connection for its source; if that is too much, let it wait or refuse it."""
+        shared = self._shared
         self._source = source
-        excess = self._shared.limits.acquire(source)
-        if excess is not None:
+        excess = shared.limits.acquire(source)
+        if excess is None:
+            self._counted_for = source
+        elif shared.turns is None:
             self._refuse(Rep.NOT_ALLOWED, f"refused by the limit: {excess}")
-            return False
+        else:
+            self._waits_for = source
+            shared.phases.stop(self)
+            shared.turns.start(self, lambda: self._no_turn(excess))
+            shared.limits.wait(source, self, self._has_turn)
+        return excess is None
+
+    def _has_turn(self) -> None:
+        """A connection was counted for this session, which had to wait for it."""
+        source, self._waits_for = self._waits_for, None
+        assert source is not None
+        assert self._destination is not None
         self._counted_for = source
-        return True
+        if self._shared.draining:
+            self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+        else:
+            self._connect_from(source, self._destination)
+        self._pump()
+
+    def _no_turn(self, excess: str) -> None:
+        self._give_up_waiting()
+        self._refuse(Rep.TTL_EXPIRED, f"timeout: waited for the limit: {excess}")
+        self._flush()
 
     def _connect_from(self, source: IPAddress, destination: Address) -> None:
         try:
@@ -266,7 +290,7 @@ class ProxySession(Protocol):
             self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
             return
         self._outgoing = outgoing
-        self._shared.phases.start(self, self._connect_timed_out)
+        self._restart(self._connect_timed_out)
         self._connecting = True
         outgoing.connect(destination, self._settled)
 
@@ -330,6 +354,9 @@ class ProxySession(Protocol):
 
     def _give_up_waiting(self) -> None:
         """Cancel what is under way; whatever comes of it is ignored."""
+        source, self._waits_for = self._waits_for, None
+        if source is not None:
+            self._shared.limits.give_up(source, self)
         if self._connecting and self._outgoing is not None:
             self._connecting = False
             self._outgoing.close()
@@ -338,6 +365,12 @@ class ProxySession(Protocol):
             waiting.cancel()
 
     # -- deadlines -------------------------------------------------------------------------------
+
+    def _restart(self, call: Callable[[], None]) -> None:
+        """Start the time of another phase."""
+        if self._shared.turns is not None:
+            self._shared.turns.stop(self)
+        self._shared.phases.start(self, call)
 
     def _request_timed_out(self) -> None:
         self.abort("timeout: no request in time")
@@ -382,7 +415,7 @@ class ProxySession(Protocol):
         self._machine = None
         self._flush()
         self._close_outgoing()
-        self._shared.phases.start(self, self._closing_timed_out)
+        self._restart(self._closing_timed_out)
         transport: Any = self.transport
         transport.loseConnection()
 
@@ -403,8 +436,9 @@ class ProxySession(Protocol):
     def _end(self, outcome: str) -> None:
         """Every connection is gone: count, and write the session's line."""
         shared = self._shared
-        shared.phases.stop(self)
-        shared.silence.stop(self)
+        for deadlines in (shared.phases, shared.silence, shared.turns):
+            if deadlines is not None:
+                deadlines.stop(self)
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._close_outgoing()

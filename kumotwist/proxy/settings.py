@@ -104,6 +104,12 @@ class ProxySettings:
         "How often a connection may be opened from one source address, whoever asks for it.",
         default=None,
     )
+    limit_wait: float = setting(
+        DURATION,
+        "How long a request beyond a limit of its source waits for its turn before it is refused "
+        "as one that timed out. With 0 it is refused at once.",
+        default=20.0,
+    )
     allow_names: bool = setting(
         BOOLEAN,
         "Whether clients may ask for a host name, which the proxy then resolves. The rules are "

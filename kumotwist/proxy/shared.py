@@ -45,6 +45,7 @@ class SharedByProxy:
     @ivar clock: drives the deadlines.
     @ivar phases: the time for each phase before the stream.
     @ivar silence: the time for a stream in which nothing moves.
+    @ivar turns: the time that a request beyond a limit may wait; L{None} if it may not.
     @ivar log: where the sessions leave their lines.
     @ivar source_matters: whether rules or limits ask for the source that the system would choose;
         where they do not, it is only known when the connection stands.
@@ -71,12 +72,15 @@ class SharedByProxy:
     idle: Deferred[None] | None = None
     phases: Deadlines = field(init=False)
     silence: Deadlines = field(init=False)
+    turns: Deadlines | None = field(init=False, default=None)
     log: SessionLog = field(init=False)
     source_matters: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.phases = Deadlines(self.clock, self.settings.timeout)
         self.silence = Deadlines(self.clock, self.settings.idle_timeout)
+        if self.settings.limit_wait:
+            self.turns = Deadlines(self.clock, self.settings.limit_wait)
         self.log = SessionLog(self.clock)
         self.source_matters = self.limits.limited or self.rules.look_at_sources
 
