@@ -373,7 +373,7 @@ class CopyTests(KumoProxyMixin, HalfCloseMixin, TestCase):
             trial.session()
             time.sleep(0.1)
             [session] = self.service._shared.sessions
-            relay: Any = session._relay
+            relay: Any = vars(session)["_relay"]
             return [
                 [
                     end.handle.getsockopt(level, option)
