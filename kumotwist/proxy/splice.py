@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from twisted.python.failure import Failure
 
@@ -282,8 +283,8 @@ class SpliceRelay:
     # -- Relay -------------------------------------------------------------------------------------
 
     def start(self, early: bytes) -> None:
-        self._client.socket.ready = self._client_ready
-        self._destination.socket.ready = self._destination_ready
+        for end in (self._client, self._destination):
+            end.socket.ready = partial(self._turn, end)
         self._watcher.watch(self._client.socket, READ)
         self._watcher.watch(self._destination.socket, READ)
         self.count(self._there, len(early))
@@ -309,12 +310,6 @@ class SpliceRelay:
         self._finish(outcome)
 
     # -- what the watcher calls --------------------------------------------------------------------
-
-    def _client_ready(self, events: int) -> None:
-        self._turn(self._client, events)
-
-    def _destination_ready(self, events: int) -> None:
-        self._turn(self._destination, events)
 
     def _turn(self, end: _End, events: int) -> None:
         """One of the sockets is ready."""
