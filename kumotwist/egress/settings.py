@@ -175,6 +175,11 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
             (rule.pattern.target, rule.pattern.source): number
             for number, rule in enumerate(self.rules)
         }
+        self._targets = frozenset(rule.pattern.target for rule in self.rules)
+
+    def singles_out(self, domain: str) -> bool:
+        """Whether there are settings for this very domain, from whatever source."""
+        return domain in self._targets
 
     def resolve(self, domain: str, site: str, source: str) -> PathSettings:
         """How to speak to a site from a source, for a domain's mail.

@@ -171,9 +171,11 @@ class Dialler:
 
     def _suspected(self, verdict: Verdict) -> Verdict:
         """What may be the proxy's failure; where it is taken for that, the message pays nothing."""
-        source, health, site = self._ready.source, self._context.health, self._ready.plan.site
-        news = health.usable(source.name), health.is_tried(source.name, site)
-        held = health.suspected(source.name, site, verdict.reply.content, source.suspension(None))
+        source, health, plan = self._ready.source, self._context.health, self._ready.plan
+        news = health.usable(source.name), health.is_tried(source.name, plan.lane)
+        held = health.suspected(
+            source.name, plan.site, verdict.reply.content, source.suspension(None)
+        )
         if not held:
             return verdict
         self._log_hold(*news, held, verdict)
@@ -182,7 +184,7 @@ class Dialler:
         )
 
     def _failed(self, verdict: Verdict, failure: BaseException) -> None:
-        source, health, site = self._ready.source, self._context.health, self._ready.plan.site
+        source, health, site = self._ready.source, self._context.health, self._ready.plan.lane
         news = health.usable(source.name), health.is_tried(source.name, site)
         # Where this machine has no more sockets, no source has: a short pause is all that helps.
         suspension = source.suspension(failure) if verdict.blame == "source" else None

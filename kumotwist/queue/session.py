@@ -23,6 +23,7 @@ from kumotwist.smtp.client import (
     TransactionOutcome,
 )
 from kumotwist.tls.policy import TLSDemand, tls_demand
+from kumotwist.wire.smtp.data import canonical, is_canonical
 
 __all__ = ["DeliverySession"]
 
@@ -47,6 +48,8 @@ class DeliverySession:
         self._wakeup: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._aborted = False
+        # Messages that were taken and have no fate yet, by their ids.
+        self._at_hand: dict[str, QueuedMessage] = {}
 
     def start(self) -> None:
         """Begin; C{ended} of the ready queue says when it is over."""
@@ -76,7 +79,7 @@ class DeliverySession:
     # -- the session ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        batch = self._ready.take()
+        batch = self._take()
         try:
             while batch and not self._aborted:
                 client = await self._open(batch)
@@ -88,9 +91,15 @@ class DeliverySession:
                 return
             # Unknown means temporary: the messages at hand wait, the defect is logged.
             verdict = judge_session(failure, self._dialler.way(self._facts.host))
-            for message in batch:
+            for message in list(self._at_hand.values()):
                 self._failed(message, verdict)
             raise
+
+    def _take(self) -> list[QueuedMessage]:
+        """The next messages; what was taken before has its fate."""
+        batch = self._ready.take()
+        self._at_hand = {message.id: message for message in batch}
+        return batch
 
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
@@ -166,7 +175,7 @@ class DeliverySession:
                     break
             if sent >= self._ready.path.max_deliveries_per_connection:
                 break
-            batch = self._ready.take() or await self._wait(client)
+            batch = self._take() or await self._wait(client)
         client.quit()
         self._client = None
         return rest
@@ -179,11 +188,13 @@ class DeliverySession:
         @return: messages to try with the next host.
         """
         turned_away = []
+        progress = any(result.delivered for result in outcome.results)
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
+                del self._at_hand[message.id]
                 self._context.fates.delivered(message, result.reply, self._facts)
                 continue
-            verdict = judge_result(result, reused=reused)
+            verdict = judge_result(result, reused=reused, progress=progress)
             if verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:
@@ -197,6 +208,9 @@ class DeliverySession:
 
         @return: messages to try with the next host.
         """
+        if self._aborted:
+            # The node ends: the spool has them as they were, the next process tries again.
+            return []
         verdict = judge_session(failure, self._dialler.way(self._facts.host), reused=reused)
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
@@ -218,6 +232,8 @@ class DeliverySession:
         @return: messages to try with the next host.
         """
         uncharged = [message for message, verdict in messages if not verdict.charge]
+        for message in uncharged:
+            del self._at_hand[message.id]
         self._ready.put_back(uncharged)
         charged = [(message, verdict) for message, verdict in messages if verdict.charge]
         if charged and self._walk.more:
@@ -255,7 +271,10 @@ class DeliverySession:
         return OutgoingTransaction(
             sender=first.sender,
             recipients=tuple(message.recipient for message in batch),
-            body=first.body,
+            # A listener may have been told to take lone CRs and LFs; none is ever sent
+            # (RFC 5321, 2.3.8).
+            body=first.body if is_canonical(first.body) else canonical(first.body),
+            line_ends_checked=True,
             body_8bit=is_8bit(first.body),
             smtputf8=bool(first.meta.get("smtputf8")),
         )
@@ -271,12 +290,13 @@ class DeliverySession:
         finally:
             client.on_idle_close = None
             self._ready.no_longer_idle(self)
-        return self._ready.take() if client.usable else []
+        return self._take() if client.usable else []
 
     # -- consequences -----------------------------------------------------------------------------
 
     def _failed(self, message: QueuedMessage, verdict: Verdict) -> None:
         """A host has answered, or a session was lost: the message bears the consequences."""
+        self._at_hand.pop(message.id, None)
         self._remember([message], verdict)
         self._context.fates.failed(message, verdict, self._facts)
 

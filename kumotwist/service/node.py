@@ -87,7 +87,7 @@ class Node(MultiService):
         pools = {name: pool.entries for name, pool in configuration.pools.items()}
         self._scheduler = Scheduler(
             reactor,
-            Planner(self._resolver),
+            Planner(self._resolver, configuration.paths),
             configuration.queues,
             configuration.paths,
             self._sources,
