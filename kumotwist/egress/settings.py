@@ -11,7 +11,7 @@ import attrs
 
 from kumotwist.egress.source_settings import SourceSettings
 from kumotwist.settings import SettingType, setting
-from kumotwist.settings.layers import Rule, RuleTable
+from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
 from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
@@ -143,6 +143,7 @@ class PathPattern:
         target, source = target.strip().lower(), source.strip()
         if via and not source:
             raise ValueError("no source is named after 'via' (DOMAIN via SOURCE)")
+        refuse_misspelt_default(target)
         if not re.search(r"[(|\[:,]", target):
             target = parse_domain(target)
         elif not _SITE.fullmatch(target):

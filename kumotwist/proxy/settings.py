@@ -7,6 +7,7 @@ from attrs import define
 from kumotwist.settings import setting
 from kumotwist.settings.types import (
     BOOLEAN,
+    CRED_CHECKER,
     DURATION,
     NETWORKS,
     PORTS,
@@ -38,7 +39,7 @@ class ProxySettings:
         default=False,
     )
     auth: str | None = setting(
-        TEXT,
+        CRED_CHECKER,
         "Who may log in: a Twisted cred plugin string, such as `file:/etc/kumo/proxy-users`.",
         default=None,
     )

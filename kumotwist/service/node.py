@@ -173,6 +173,16 @@ class Node(MultiService):
 
         @raise StartError: if an address is taken or the spool belongs to another process.
         """
+        self.probe_spool()
+        super().startService()  # type: ignore[no-untyped-call]
+        self._opening = Deferred.fromCoroutine(self._open_spool())
+        self._opening.addErrback(self._cannot_run)
+
+    def probe_spool(self) -> None:
+        """See whether the spool can be had, so that a node that cannot run says so at once.
+
+        @raise StartError: if it belongs to another process or cannot be used.
+        """
         probe = OwnedDirectory(self._spool_path)
         try:
             probe.acquire()
@@ -180,9 +190,6 @@ class Node(MultiService):
             raise StartError(str(error)) from None
         finally:
             probe.release()
-        super().startService()  # type: ignore[no-untyped-call]
-        self._opening = Deferred.fromCoroutine(self._open_spool())
-        self._opening.addErrback(self._cannot_run)
 
     async def _open_spool(self) -> None:
         await self._spool.open()
