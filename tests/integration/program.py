@@ -39,11 +39,18 @@ class Kumo(Child):
     @ivar port: where the listener C{in} of L{start_kumo} listens.
     """
 
-    def __init__(self, test: TestCase, config_path: Path, state: Path, port: int) -> None:
+    def __init__(
+        self,
+        test: TestCase,
+        config_path: Path,
+        state: Path,
+        port: int,
+        options: Sequence[str] = (),
+    ) -> None:
         self.config_path = config_path
         self.state = state
         self.port = port
-        command = twistd("kumo", "-c", str(config_path))
+        command = twistd(*options, "kumo", "-c", str(config_path))
         super().__init__(test, "kumo", command, directory=config_path.parent)
 
     def records(self, **wanted: object) -> list[Record]:
@@ -111,6 +118,7 @@ async def start_kumo(
     base: str = _BASE,
     wait: bool = True,
     names: Mapping[str, object] | None = None,
+    options: Sequence[str] = (),
 ) -> Kumo:
     """Start the MTA and wait until it takes mail.
 
@@ -119,6 +127,7 @@ async def start_kumo(
     @param base: replaces the beginning; has C{{state}} and C{{port}}.
     @param wait: whether to wait until the listener takes mail.
     @param names: texts for the C{<NAME>} in the configuration.
+    @param options: of twistd itself.
     """
     directory = Path(test.mktemp()).absolute()
     directory.mkdir(parents=True)
@@ -127,7 +136,7 @@ async def start_kumo(
     text = base.format(state=state, port=port) + fill_in(config, names or {})
     config_path = directory / "kumo.ini"
     config_path.write_text(text, encoding="utf-8")
-    kumo = Kumo(test, config_path, state, port)
+    kumo = Kumo(test, config_path, state, port, options)
     if wait:
         await kumo.wait_until_ready()
     return kumo

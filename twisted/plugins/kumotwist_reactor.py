@@ -1,0 +1,9 @@
+"""What C{twistd --help-reactors} finds: the name only, the module is imported when it is chosen."""
+
+from twisted.application.reactors import Reactor
+
+kumo_epoll = Reactor(
+    "kumo-epoll",
+    "kumotwist.reactor",
+    "epoll for many small messages: no log context per event, writes are sent at once.",
+)
