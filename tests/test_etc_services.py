@@ -45,6 +45,17 @@ class EtcCase(SynchronousTestCase):
         unit.read(ETC / name, encoding="utf-8")
         return unit
 
+    def example(self, text: str = "") -> Configuration:
+        """The example, or another text, with its files in a place of the test's."""
+        self.directory = Path(self.mktemp())
+        self.directory.mkdir()
+        for name in ("proxy-users", "proxy.pem", "proxy.key"):
+            (self.directory / name).write_text("mta-marketing:secret\n", encoding="utf-8")
+        text = text or (ETC / "kumoproxy.ini").read_text(encoding="utf-8")
+        path = self.directory / "kumoproxy.ini"
+        path.write_text(text.replace("/etc/kumo", str(self.directory)), encoding="utf-8")
+        return load(str(path))
+
 
 class UnitTests(EtcCase):
     """C{etc/*.service}."""
@@ -62,7 +73,7 @@ class UnitTests(EtcCase):
     def test_time_to_stop(self) -> None:
         """systemd waits longer than the example's proxy drains."""
         seconds = self.unit("kumoproxy.service")["Service"]["TimeoutStopSec"].removesuffix("s")
-        drain = load(str(ETC / "kumoproxy.ini")).proxies["main"].drain_timeout
+        drain = self.example().proxies["main"].drain_timeout
         self.assertGreater(float(seconds), drain)
 
     def test_systemd_understands(self) -> None:
@@ -90,17 +101,6 @@ class UnitTests(EtcCase):
 
 class ExampleTests(EtcCase):
     """C{etc/kumoproxy.ini}."""
-
-    def example(self, text: str = "") -> Configuration:
-        """The example, or another text, with its files in a place of the test's."""
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
-        for name in ("proxy-users", "proxy.pem", "proxy.key"):
-            (self.directory / name).write_text("mta-marketing:secret\n", encoding="utf-8")
-        text = text or (ETC / "kumoproxy.ini").read_text(encoding="utf-8")
-        path = self.directory / "kumoproxy.ini"
-        path.write_text(text.replace("/etc/kumo", str(self.directory)), encoding="utf-8")
-        return load(str(path))
 
     def test_builds(self) -> None:
         """It is good, and a proxy can be built of it."""
