@@ -4,10 +4,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= etc/kumo.ini
+ROUNDS ?= 500
+MESSAGES ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts bench-proxy bench-proxy-idle reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts torture bench-proxy bench-proxy-idle bench-spool reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -73,6 +75,12 @@ format: $(VENV)/.installed-dev ## format the code and sort the imports
 
 real-parts: ## install HAProxy, Dante, microsocks, swaks, Postfix … from Debian's packages (needs root)
 	@sh tests/integration/real-parts.sh
+
+torture: $(VENV)/.installed-dev ## kill the node, proxies and disks at random while mail flows (20 minutes; ROUNDS=500)
+	@'$(bin)/python' -m tests.torture --rounds '$(ROUNDS)'
+
+bench-spool: $(VENV)/.installed ## start a node over MESSAGES=100000 queued messages: time, memory, delivery meanwhile
+	@'$(bin)/python' -m benchmarks.spool --messages '$(MESSAGES)'
 
 bench-proxy: $(VENV)/.installed ## KumoProxy beside Dante and microsocks: new connections and bulk (2 minutes)
 	@'$(bin)/python' -m benchmarks.proxy

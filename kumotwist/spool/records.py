@@ -27,6 +27,16 @@ _pack_numbers = struct.Struct("<qqddq").pack
 _encode_meta = json.JSONEncoder(separators=(",", ":")).encode
 _crc32 = zlib.crc32
 
+# Texts that many messages have in common, so that a message that waits costs less memory: names of
+# facts, protocols, listeners, queues. The first ones that come are kept, which is enough; nothing
+# is gained by keeping an identity of one message, so the number is bounded.
+_MAX_SHARED = 8192
+_MAX_SHARED_LENGTH = 80
+_shared: dict[str, str] = {}
+
+# Facts whose values many messages have in common.
+_COMMON = frozenset({"reception_protocol", "received_via", "hostname", "body", "user", "helo"})
+
 
 def is_large(body_key: int) -> bool:
     """Whether the body of that key lives in a segment file: its lowest bit says so."""
@@ -45,6 +55,26 @@ def message_id(message: QueuedMessage) -> bytes:
     if len(identity) != 16:
         raise UnstorableMessageError(f"message id {message.id!r} is not 32 hexadecimal digits")
     return identity
+
+
+def _share(text: str) -> str:
+    """An equal text, the same one each time if possible."""
+    known = _shared.get(text)
+    if known is not None:
+        return known
+    if len(_shared) < _MAX_SHARED and len(text) <= _MAX_SHARED_LENGTH:
+        _shared[text] = text
+    return text
+
+
+def _compact(meta: Any) -> Any:
+    """The facts with names and values that are shared among messages."""
+    if type(meta) is not dict:
+        raise ValueError("its facts are no object")
+    return {
+        _share(name): _share(value) if name in _COMMON and type(value) is str else value
+        for name, value in meta.items()
+    }
 
 
 def row_of(message: QueuedMessage, body_key: int) -> MessageRow:
@@ -94,12 +124,12 @@ def message_of(row: tuple[Any, ...]) -> QueuedMessage:
             identity.hex(),
             sender.decode(),
             recipient.decode(),
-            queue.decode(),
+            _share(queue.decode()),
             size,
             created,
             due,
             attempts,
-            json.loads(meta),
+            _compact(json.loads(meta)),
             body_key,
         )
     except (ValueError, TypeError, RecursionError, struct.error) as error:

@@ -271,6 +271,11 @@ class SQLiteSpool:
         While a commit is under way the next one waits for it, and while nothing can be written for
         the retry: that is the whole of the group commit.
         """
+        call = self._commit_call
+        if call is not None and call.getTime() > self._reactor.seconds() + 2 * RETRY_INTERVAL:
+            # The clock has been set back: nobody must wait until it has come so far again.
+            call.cancel()
+            self._commit_call = None
         if not self._committing and self._commit_call is None:
             delay = 0 if self.writable else RETRY_INTERVAL
             self._commit_call = self._reactor.callLater(delay, self._commit)
