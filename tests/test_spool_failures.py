@@ -374,6 +374,18 @@ class GroupCommitTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.close()
 
+    def test_clock_set_back(self) -> None:
+        """A commit that was due when the clock was set back is made with the next request."""
+        first = self.spool.store(SMALL, [make_message(1)])
+        self.clock.rightNow -= 86400
+        self.clock.advance(0)
+        self.assertNoResult(first)
+        second = self.spool.store(SMALL, [make_message(2)])
+        self.clock.advance(0)
+        self.writer.step()
+        self.successResultOf(first)
+        self.successResultOf(second)
+
     def test_load_before_commit(self) -> None:
         """A body that is still on its way to the disk can be loaded."""
         message = make_message()
