@@ -105,7 +105,7 @@ class BounceTests(TestCase):
     async def test_max_age(self) -> None:
         """A message that has become too old ends, and its sender is told."""
         sink = start_sink(self)
-        sink.answer("RCPT", *["451 4.7.1 Later"] * 2)
+        sink.answer("RCPT", *["451 4.7.1 Later"] * 3)
         config = direct(sink.route).replace("route =", "max_age = 2s\nroute =")
         kumo = await start_kumo(self, config)
         await send_mail(kumo.port)
