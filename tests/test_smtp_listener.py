@@ -165,6 +165,7 @@ class SessionTests(ListenerTestCase):
                 "may_relay": True,
                 "ehlo_domain": "client.example",
                 "extended": True,
+                "user": "",
                 "tls": None,
             },
         )

@@ -24,8 +24,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.counters import ProxyCounters
-from kumotwist.proxy.credentials import check_login, user_name
 from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.names import resolve_name
 from kumotwist.proxy.outgoing import IDialer, IOutgoing, describe, rep_for

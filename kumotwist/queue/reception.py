@@ -135,6 +135,8 @@ class Reception:
             "received_from": str(session.peer),
             "session_id": session.session_id,
         }
+        if session.user:
+            meta["authn_id"] = session.user
         if transaction.parameters.get("BODY"):
             meta["body"] = transaction.parameters["BODY"]
         if "SMTPUTF8" in transaction.parameters:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory
@@ -14,6 +16,7 @@ from zope.interface import implementer
 
 from kumotwist.interfaces import IReception
 from kumotwist.smtp.relay import RelayControl
+from kumotwist.smtp.server_auth import Authenticator
 from kumotwist.smtp.server_budget import ReceptionBudget
 from kumotwist.smtp.server_protocol import (
     SHUTTING_DOWN,
@@ -37,6 +40,7 @@ class ESMTPListenerFactory:
         one there is no TLS.
     @param node_hostname: the listener's name where the settings have none; by default the
         machine's.
+    @param checker: who may log in; by default what C{settings.auth} says.
     @ivar sessions: the connections that are open now.
     @raise ValueError: if the settings want implicit TLS and there is no context factory.
     """
@@ -50,6 +54,7 @@ class ESMTPListenerFactory:
         reception: IReception,
         tls_context_factory: Any = None,
         node_hostname: str | None = None,
+        checker: ICredentialsChecker | None = None,
     ) -> None:
         implicit = settings.tls == "implicit"
         if implicit and tls_context_factory is None:
@@ -58,7 +63,13 @@ class ESMTPListenerFactory:
         self.settings = settings
         self.reception = reception
         self.tls_context_factory = tls_context_factory
-        self.options = settings.server_options(node_hostname or socket.getfqdn())
+        if checker is None and settings.auth is not None:
+            checker = makeChecker(settings.auth)
+        self.authenticator = None if checker is None else Authenticator(checker)
+        self.options = settings.server_options(
+            node_hostname or socket.getfqdn(),
+            () if self.authenticator is None else self.authenticator.mechanisms,
+        )
         self.can_start_tls = settings.tls == "starttls" and tls_context_factory is not None
         self.relay = RelayControl(settings.relay_hosts, settings.relay_to)
         self.budget = ReceptionBudget(settings.max_octets_in_reception)

@@ -16,12 +16,15 @@ from zope.interface import implementer
 from kumotwist.message.queued import new_id
 from kumotwist.settings.types import HostPort
 from kumotwist.smtp.relay import UNIX, plain_address
+from kumotwist.smtp.server_auth import LoginAttempts
 from kumotwist.smtp.server_timer import SessionTimer
 from kumotwist.smtp.session import ServerSession
 from kumotwist.tls.facts import tls_facts
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.events import (
     PAUSED,
+    Auth,
+    AuthResponse,
     DataBegin,
     Event,
     Hello,
@@ -79,6 +82,7 @@ class ESMTPServerProtocol(Protocol):
         self._settings = listener.settings
         self._reception = listener.reception
         self._machine = SMTPServer(listener.options, starttls=listener.can_start_tls, tls=tls)
+        self._logins: LoginAttempts | None = None
         self._timer = SessionTimer(listener.reactor, self._expired)
         self._tls_begun = tls
         self._out: list[bytes] = []
@@ -211,7 +215,7 @@ class ESMTPServerProtocol(Protocol):
             judge = _JUDGE.get(type(event))
             if self._leaving is not None and type(event) not in _ENDS:
                 self._answer(event, self._leaving)
-            elif judge is None or event.reply.code >= 400:
+            elif judge is None or (event.reply.code >= 400 and type(event) not in _LOGINS):
                 self._answer(event, event.reply)
             elif not judge(self, event):
                 break
@@ -381,10 +385,31 @@ class ESMTPServerProtocol(Protocol):
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
         self._flush()
-        self.session = attrs.evolve(self.session, ehlo_domain="", extended=False)
+        # RFC 3207, 4.2: of what was known of the client only its address is left.
+        self.session = attrs.evolve(
+            self.session,
+            ehlo_domain="",
+            extended=False,
+            user="",
+            may_relay=self._listener.relay.may_relay(self.session.peer.host),
+        )
         self._tls_begun = True
         self.transport.startTLS(self._listener.tls_context_factory)
         return True
+
+    def _judge_auth(self, event: Auth | AuthResponse) -> bool:
+        if self._logins is None:
+            if self._listener.authenticator is None:
+                self._answer(event, event.reply)
+                return True
+            self._logins = LoginAttempts(self._listener.authenticator, self._logged_in)
+        return self._consider(
+            self._logins.answer(event),
+            lambda reply: self._answer(event, event.reply if reply is None else reply),
+        )
+
+    def _logged_in(self, user: str) -> None:
+        self.session = attrs.evolve(self.session, user=user, may_relay=True)
 
     def _judge_quit(self, event: Quit) -> bool:
         self._said_goodbye = True
@@ -451,11 +476,16 @@ _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {
     DataBegin: ESMTPServerProtocol._judge_data,
     MessageReceived: ESMTPServerProtocol._judge_message,
     StartTLS: ESMTPServerProtocol._judge_starttls,
+    Auth: ESMTPServerProtocol._judge_auth,
+    AuthResponse: ESMTPServerProtocol._judge_auth,
     Quit: ESMTPServerProtocol._judge_quit,
 }
 
 # What is answered as usual although the session is to end: a message that has come, and farewell.
 _ENDS = frozenset({MessageReceived, MessageRefused, Quit})
+
+# What the wire machine has no answer of its own for.
+_LOGINS = frozenset({Auth, AuthResponse})
 
 
 def _host_port(address: Any) -> HostPort:

@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 import attrs
 
+from kumotwist.logins import CHECKER
 from kumotwist.settings import Problem, SettingType, setting
 from kumotwist.settings.types import (
     BOOLEAN,
@@ -161,6 +162,20 @@ class ListenerSettings:
     tls_private_key: str | None = setting(
         READABLE_FILE, "The certificate's private key (PEM).", default=None
     )
+    auth: str | None = setting(
+        CHECKER,
+        "Who may log in, and relay then: a Twisted cred plugin string, such as "
+        "`file:/etc/kumo/users` (lines of NAME:PASSWORD). PLAIN and LOGIN are offered; "
+        "SCRAM-SHA-256, too, where the plugin knows the passwords themselves, as `file:` does.",
+        default=None,
+        default_doc="nobody",
+    )
+    allow_auth_without_tls: bool = setting(
+        BOOLEAN, "Whether clients may log in without TLS.", default=False
+    )
+    require_auth: bool = setting(
+        BOOLEAN, "Whether MAIL needs a login, also of clients in `relay_hosts`.", default=False
+    )
     invalid_line_endings: LineEndings = setting(
         cast("SettingType[LineEndings]", _LINE_ENDINGS),
         "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
@@ -182,16 +197,24 @@ class ListenerSettings:
         yield from _pair_of_files(self.tls_certificate, self.tls_private_key)
         if self.max_message_size < 1024:
             yield Problem(("max_message_size",), "messages need at least 1024 bytes")
+        if self.auth is None and self.require_auth:
+            yield Problem(("require_auth", "auth"), "nobody can log in without auth")
+        if self.auth is not None and self.tls == "none" and not self.allow_auth_without_tls:
+            yield Problem(
+                ("auth", "tls", "allow_auth_without_tls"),
+                "nobody can log in: there is no TLS, and allow_auth_without_tls is off",
+            )
         if self.max_octets_in_reception < self.max_message_size:
             yield Problem(
                 ("max_octets_in_reception", "max_message_size"),
                 "one message of max_message_size does not fit into max_octets_in_reception",
             )
 
-    def server_options(self, node_hostname: str) -> ServerOptions:
+    def server_options(self, node_hostname: str, auth: tuple[str, ...] = ()) -> ServerOptions:
         """What the wire machine needs to know.
 
         @param node_hostname: stands in for a C{hostname} that is not configured.
+        @param auth: the SASL mechanisms that can be offered.
         """
         return ServerOptions(
             hostname=self.hostname or node_hostname,
@@ -201,6 +224,9 @@ class ListenerSettings:
             max_messages=self.max_messages_per_connection,
             line_endings=self.invalid_line_endings,
             line_length_limit=self.line_length_hard_limit,
+            auth=auth,
+            auth_without_tls=self.allow_auth_without_tls,
+            require_auth=self.require_auth,
         )
 
 

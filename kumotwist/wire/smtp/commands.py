@@ -11,7 +11,13 @@ import re
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
-from kumotwist.wire.smtp.syntax import CommandSyntaxError, parse_parameters, parse_path
+from kumotwist.wire.smtp.syntax import (
+    CommandSyntaxError,
+    decode_xtext,
+    parse_mailbox,
+    parse_parameters,
+    parse_path,
+)
 
 __all__ = ["CommandRefusedError", "read_hello", "read_line", "read_mail", "read_recipient"]
 
@@ -61,13 +67,14 @@ def read_hello(argument: str) -> str:
     return argument
 
 
-def read_mail(argument: str, max_size: int) -> Transaction:
+def read_mail(argument: str, max_size: int, *, auth: bool = False) -> Transaction:
     """The argument of MAIL: C{FROM:<address>} and parameters.
 
     One space behind the colon is let through, because many clients send it.
 
     @param argument: what follows C{MAIL} and its space.
     @param max_size: the largest message that will be taken, in octets.
+    @param auth: whether AUTH is offered, and its parameter with it.
     @raise CommandRefusedError: if it cannot be obeyed.
     """
     if argument[:5].upper() != "FROM:":
@@ -79,7 +86,10 @@ def read_mail(argument: str, max_size: int) -> Transaction:
         raise CommandRefusedError(Reply.of(501, "5.1.7", str(error))) from None
     parameters = _read_parameters(rest) if rest else {}
     for keyword, value in parameters.items():
-        _check_mail_parameter(keyword, value, max_size)
+        if auth and keyword == "AUTH":
+            _check_submitter(value)
+        else:
+            _check_mail_parameter(keyword, value, max_size)
     if "SMTPUTF8" not in parameters and not sender.isascii():
         raise CommandRefusedError(_NOT_ASCII)
     return Transaction(sender, parameters)
@@ -108,6 +118,17 @@ def _check_mail_parameter(keyword: str, value: str | None, max_size: int) -> Non
             raise CommandRefusedError(Reply.of(501, "5.5.4", "SMTPUTF8 has no value"))
     else:
         _refuse_parameter("MAIL", keyword)
+
+
+def _check_submitter(value: str | None) -> None:
+    """C{AUTH=} of MAIL (RFC 4954, 5). It is read and not believed: no client is trusted to say
+    who somebody else is."""
+    try:
+        submitter = decode_xtext(value or "")
+        if submitter != "<>":
+            parse_mailbox(submitter)
+    except CommandSyntaxError:
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "AUTH needs an address or <>")) from None
 
 
 def _refuse_parameter(verb: str, keyword: str) -> None:

@@ -15,6 +15,8 @@ from kumotwist.wire.smtp.replies import Reply
 
 __all__ = [
     "PAUSED",
+    "Auth",
+    "AuthResponse",
     "BadCommand",
     "Courtesy",
     "DataBegin",
@@ -161,6 +163,32 @@ class StartTLS(NamedTuple):
     command: str
 
 
+class Auth(NamedTuple):
+    """AUTH (RFC 4954, 4): the answer 334 asks the client for more, 235 says who it is.
+
+    @ivar mechanism: one of those that are offered.
+    @ivar initial: what the client sent with it, decoded; L{None} if nothing.
+    @ivar reply: the refusal that it gets if nobody knows how to check it.
+    @ivar command: without what the client sent.
+    """
+
+    mechanism: str
+    initial: bytes | None
+    reply: Reply
+    command: str
+
+
+class AuthResponse(NamedTuple):
+    """What the client answered to a 334 (RFC 4954, 4); to be answered like L{Auth}.
+
+    @ivar data: decoded.
+    """
+
+    data: bytes
+    reply: Reply
+    command: str
+
+
 class Quit(NamedTuple):
     """QUIT (RFC 5321, 4.1.1.10): the answer is the last thing that is sent."""
 
@@ -185,6 +213,8 @@ Event = (
     | Reset
     | Courtesy
     | StartTLS
+    | Auth
+    | AuthResponse
     | Quit
     | BadCommand
 )

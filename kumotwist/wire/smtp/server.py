@@ -16,11 +16,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from kumotwist.wire.errors import LocalProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
-from kumotwist.wire.smtp.body import BodyReader, LineEndings
+from kumotwist.wire.smtp import server_replies as say
+from kumotwist.wire.smtp.body import BodyReader
 from kumotwist.wire.smtp.commands import (
     CommandRefusedError,
     read_hello,
@@ -30,6 +29,8 @@ from kumotwist.wire.smtp.commands import (
 )
 from kumotwist.wire.smtp.events import (
     PAUSED,
+    Auth,
+    AuthResponse,
     BadCommand,
     Courtesy,
     DataBegin,
@@ -46,6 +47,8 @@ from kumotwist.wire.smtp.events import (
     Transaction,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
+from kumotwist.wire.smtp.server_login import LoginDialogue
+from kumotwist.wire.smtp.server_options import ServerOptions
 
 __all__ = ["SMTPServer", "ServerOptions"]
 
@@ -55,74 +58,6 @@ MAX_COMMAND_LINE = 2048
 
 #: Octets without a line end after which the client is sent away.
 MAX_ENDLESS_LINE = 65536
-
-_OK_SENDER = Reply.of(250, "2.1.0", "sender ok")
-_OK_RECIPIENT = Reply.of(250, "2.1.5", "recipient ok")
-_GO_AHEAD = Reply.of(354, None, "end the message with a line that has only a dot")
-_OK_MESSAGE = Reply.of(250, "2.0.0", "message accepted")
-_OK = Reply.of(250, "2.0.0", "ok")
-_NO_MORE_SENDERS = Reply.of(421, "4.5.3", "too many messages on this connection")
-_TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3", "too many recipients in this transaction")
-_TOO_MANY_ERRORS = Reply.of(421, "4.7.0", "too many bad commands")
-_TOO_IDLE = Reply.of(421, "4.7.0", "too many commands without a message")
-_ENDLESS = Reply.of(421, "4.7.0", "this line does not end")
-_LINE_TOO_LONG = Reply.of(500, "5.5.2", "line too long")
-_UNKNOWN = Reply.of(500, "5.5.1", "command not recognized")
-_NO_ARGUMENTS = Reply.of(501, "5.5.4", "this command has no arguments")
-_NO_HELLO = Reply.of(503, "5.5.1", "say EHLO first")
-_NESTED = Reply.of(503, "5.5.1", "a sender has already been given")
-_NO_SENDER = Reply.of(503, "5.5.1", "say MAIL first")
-_NO_RECIPIENTS = Reply.of(554, "5.5.1", "no valid recipients")
-_NO_TLS = Reply.of(502, "5.5.1", "STARTTLS is not offered")
-_HAVE_TLS = Reply.of(503, "5.5.1", "TLS is already in use")
-_START_TLS = Reply.of(220, "2.0.0", "go ahead with TLS")
-_VRFY = Reply.of(252, "2.5.0", "send the mail, and it will be tried")
-_EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
-_HELP = Reply.of(
-    214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS (RFC 5321)"
-)
-
-
-@attrs.define(frozen=True)
-class ServerOptions:
-    """What the sessions of one listener have in common.
-
-    @ivar hostname: the server's name in its greeting and in its answer to EHLO.
-    @ivar banner: what follows the name in the greeting.
-    @ivar max_message_size: octets; advertised with SIZE (RFC 1870).
-    @ivar max_recipients: accepted recipients of one transaction.
-    @ivar max_messages: transactions of one connection.
-    @ivar line_endings: what happens to lone CR and LF, see L{BodyReader}.
-    @ivar line_length_limit: octets of a line of the message without its CRLF; 0 for any number.
-    @ivar max_bad_commands: what is no command, or badly formed, before the client is sent away;
-        a message that was accepted begins the count anew.
-    @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
-    """
-
-    hostname: str
-    banner: str = "kumotwist"
-    max_message_size: int = 20 * 1024 * 1024
-    max_recipients: int = 1024
-    max_messages: int = 10000
-    line_endings: LineEndings = "Deny"
-    line_length_limit: int = 0
-    max_bad_commands: int = 25
-    max_idle_commands: int = 5000
-
-    def greeting(self) -> Reply:
-        """The opening of a session (RFC 5321, 3.1)."""
-        return Reply.of(220, None, f"{self.hostname} {self.banner}".strip())
-
-    def capabilities(self, *, starttls: bool) -> tuple[str, ...]:
-        """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1)."""
-        lines = (
-            "PIPELINING",
-            f"SIZE {self.max_message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-        )
-        return (*lines, "STARTTLS") if starttls else lines
 
 
 @functools.lru_cache(maxsize=256)
@@ -154,6 +89,7 @@ class SMTPServer:
         self._owed: Event | None = None
         self._body: BodyReader | None = None
         self._greeted = False
+        self._login = LoginDialogue(options)
         self._bad = 0
         self._idle = 0
         self._messages = 0
@@ -230,6 +166,8 @@ class SMTPServer:
             raise LocalProtocolError("there is no command to answer")
         if reply.code == 354 and type(event) is not DataBegin:
             raise LocalProtocolError("354 answers DATA only")
+        if reply.code == 334 and type(event) not in (Auth, AuthResponse):
+            raise LocalProtocolError("334 answers AUTH only")
         self._owed = None
         settle = _SETTLE.get(type(event))
         if settle is not None:
@@ -281,7 +219,7 @@ class SMTPServer:
         if isinstance(message, Reply):
             return MessageRefused(transaction, message, ".")
         transaction.body = message
-        return MessageReceived(transaction, _OK_MESSAGE, ".")
+        return MessageReceived(transaction, say.OK_MESSAGE, ".")
 
     def _next_command(self) -> Event | None:
         """Read one line; only CRLF ends it."""
@@ -295,16 +233,19 @@ class SMTPServer:
         if length > MAX_COMMAND_LINE - 2:
             self._endless = 0
             if length > MAX_ENDLESS_LINE:
-                return BadCommand(_ENDLESS, "")
-            return self._bad_command(_LINE_TOO_LONG, "")
+                return BadCommand(say.ENDLESS, "")
+            self._login.in_progress = False
+            return self._bad_command(say.LINE_TOO_LONG, "")
+        if self._login.in_progress:
+            return self._read_auth_response(buffer[start:end])
         try:
             text = read_line(buffer[start:end])
         except CommandRefusedError as error:
-            return self._bad_command(error.reply, _shown(buffer[start:end]))
+            return self._bad_command(error.reply, self._shown(buffer[start:end]))
         verb, _, argument = text.partition(" ")
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
-            return self._bad_command(_UNKNOWN, text)
+            return self._bad_command(say.UNKNOWN, "" if self._login.begun else text)
         try:
             return read(self, argument, text)
         except CommandRefusedError as error:
@@ -322,13 +263,19 @@ class SMTPServer:
         if self._endless <= MAX_ENDLESS_LINE:
             return None
         self._endless = 0
-        return BadCommand(_ENDLESS, "")
+        return BadCommand(say.ENDLESS, "")
 
     def _bad_command(self, reply: Reply, command: str) -> BadCommand:
         self._bad += 1
         if self._bad > self._options.max_bad_commands:
-            reply = _TOO_MANY_ERRORS
+            reply = say.TOO_MANY_ERRORS
         return BadCommand(reply, command)
+
+    def _shown(self, line: bytes) -> str:
+        """A line that cannot be read, for the record: nothing of one that may hold a password."""
+        if self._login.begun or line[:4].upper() == b"AUTH":
+            return ""
+        return one_line(line.decode("utf-8", "backslashreplace"))
 
     def _out_of_order(self, reply: Reply, command: str) -> BadCommand:
         """A good command at a wrong moment, which may be the fault of an earlier one's refusal."""
@@ -336,13 +283,15 @@ class SMTPServer:
 
     def _unless_idle(self, reply: Reply) -> Reply:
         self._idle += 1
-        return _TOO_IDLE if self._idle > self._options.max_idle_commands else reply
+        return say.TOO_IDLE if self._idle > self._options.max_idle_commands else reply
 
     # -- the commands ------------------------------------------------------------------------
 
     def _read_ehlo(self, argument: str, text: str) -> Event:
         domain = read_hello(argument)
-        lines = self._options.capabilities(starttls=self._can_start_tls and not self._tls)
+        lines = self._options.capabilities(
+            starttls=self._can_start_tls and not self._tls, tls=self._tls
+        )
         reply = Reply(250, None, (self._options.hostname, *lines))
         return Hello(domain, True, self._unless_idle(reply), text)
 
@@ -353,64 +302,87 @@ class SMTPServer:
 
     def _read_mail(self, argument: str, text: str) -> Event:
         if not self._greeted:
-            return self._out_of_order(_NO_HELLO, text)
+            return self._out_of_order(say.NO_HELLO, text)
         if self.transaction is not None:
-            return self._out_of_order(_NESTED, text)
+            return self._out_of_order(say.NESTED, text)
+        if self._options.require_auth and not self._login.authenticated:
+            return self._out_of_order(say.AUTH_NEEDED, text)
         if self._messages >= self._options.max_messages:
-            return BadCommand(_NO_MORE_SENDERS, text)
-        transaction = read_mail(argument, self._options.max_message_size)
-        return Mail(transaction, self._unless_idle(_OK_SENDER), text)
+            return BadCommand(say.NO_MORE_SENDERS, text)
+        transaction = read_mail(
+            argument, self._options.max_message_size, auth=self._options.offers_auth(tls=self._tls)
+        )
+        return Mail(transaction, self._unless_idle(say.OK_SENDER), text)
 
     def _read_rcpt(self, argument: str, text: str) -> Event:
         transaction = self.transaction
         if transaction is None:
-            return self._out_of_order(_NO_SENDER, text)
+            return self._out_of_order(say.NO_SENDER, text)
         recipient = read_recipient(argument, utf8="SMTPUTF8" in transaction.parameters)
         if len(transaction.recipients) >= self._options.max_recipients:
-            return self._out_of_order(_TOO_MANY_RECIPIENTS, text)
-        return Rcpt(transaction, recipient, self._unless_idle(_OK_RECIPIENT), text)
+            return self._out_of_order(say.TOO_MANY_RECIPIENTS, text)
+        return Rcpt(transaction, recipient, self._unless_idle(say.OK_RECIPIENT), text)
 
     def _read_data(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         transaction = self.transaction
         if transaction is None:
-            return self._out_of_order(_NO_SENDER, text)
+            return self._out_of_order(say.NO_SENDER, text)
         if not transaction.recipients:
-            return self._out_of_order(_NO_RECIPIENTS, text)
-        return DataBegin(transaction, self.unread > 0, _GO_AHEAD, text)
+            return self._out_of_order(say.NO_RECIPIENTS, text)
+        return DataBegin(transaction, self.unread > 0, say.GO_AHEAD, text)
 
     def _read_rset(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
-        return Reset(self._unless_idle(_OK), text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
+        return Reset(self._unless_idle(say.OK), text)
 
     def _read_noop(self, argument: str, text: str) -> Event:
-        return Courtesy(self._unless_idle(_OK), text)
+        return Courtesy(self._unless_idle(say.OK), text)
 
     def _read_vrfy(self, argument: str, text: str) -> Event:
         if not argument:
             return self._bad_command(Reply.of(501, "5.5.4", "VRFY needs a name"), text)
-        return Courtesy(self._unless_idle(_VRFY), text)
+        return Courtesy(self._unless_idle(say.VRFY), text)
 
     def _read_expn(self, argument: str, text: str) -> Event:
-        return self._bad_command(_EXPN, text)
+        return self._bad_command(say.EXPN, text)
 
     def _read_help(self, argument: str, text: str) -> Event:
-        return Courtesy(self._unless_idle(_HELP), text)
+        return Courtesy(self._unless_idle(say.HELP), text)
 
     def _read_starttls(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         if self._tls:
-            return self._out_of_order(_HAVE_TLS, text)
+            return self._out_of_order(say.HAVE_TLS, text)
         if not self._can_start_tls:
-            return self._bad_command(_NO_TLS, text)
-        return StartTLS(_START_TLS, text)
+            return self._bad_command(say.NO_TLS, text)
+        return StartTLS(say.START_TLS, text)
+
+    def _read_auth(self, argument: str, text: str) -> Event:
+        login = self._login
+        login.begun = True
+        refusal = login.refusal(
+            greeted=self._greeted, tls=self._tls, in_mail=self.transaction is not None
+        )
+        if refusal is not None:
+            return self._out_of_order(refusal, "AUTH")
+        try:
+            return login.read_command(argument)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, "AUTH")
+
+    def _read_auth_response(self, line: bytes) -> Event:
+        try:
+            return self._login.read_response(line)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, "AUTH")
 
     def _read_quit(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         return Quit(Reply.of(221, "2.0.0", f"{self._options.hostname} goodbye"), text)
 
     # -- what an answer changes --------------------------------------------------------------
@@ -446,6 +418,9 @@ class SMTPServer:
     def _settle_end(self, event: MessageRefused | Reset, reply: Reply) -> None:
         self.transaction = None
 
+    def _settle_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
+        self._login.settle(reply)
+
     def _settle_starttls(self, event: StartTLS, reply: Reply) -> None:
         if not reply.is_positive:
             return
@@ -455,6 +430,7 @@ class SMTPServer:
         self._offset = 0
         self._greeted = False
         self.transaction = None
+        self._login.authenticated = False
         self._tls = True
 
     def _settle_quit(self, event: Quit, reply: Reply) -> None:
@@ -473,6 +449,7 @@ _COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {
     "EXPN": SMTPServer._read_expn,
     "HELP": SMTPServer._read_help,
     "STARTTLS": SMTPServer._read_starttls,
+    "AUTH": SMTPServer._read_auth,
     "QUIT": SMTPServer._read_quit,
 }
 
@@ -485,9 +462,7 @@ _SETTLE: dict[type, Callable[[Any, Any, Reply], None]] = {
     MessageRefused: SMTPServer._settle_end,
     Reset: SMTPServer._settle_end,
     StartTLS: SMTPServer._settle_starttls,
+    Auth: SMTPServer._settle_auth,
+    AuthResponse: SMTPServer._settle_auth,
     Quit: SMTPServer._settle_quit,
 }
-
-
-def _shown(line: bytes) -> str:
-    return one_line(line.decode("utf-8", "backslashreplace"))
