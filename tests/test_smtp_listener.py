@@ -20,7 +20,8 @@ from zope.interface.verify import verifyObject
 
 from kumotwist.interfaces import IReception
 from kumotwist.smtp.listener import ESMTPListenerFactory
-from kumotwist.smtp.server_protocol import LINGER, ESMTPServerProtocol
+from kumotwist.smtp.server_connection import LINGER
+from kumotwist.smtp.server_protocol import ESMTPServerProtocol
 from kumotwist.smtp.session import ServerSession
 from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.wire.smtp.events import Recipient, Transaction

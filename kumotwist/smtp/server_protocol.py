@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.message.queued import new_id
 from kumotwist.settings.types import HostPort
+from kumotwist.smtp import server_replies as say
+from kumotwist.smtp.client_terms import ClientTerms
 from kumotwist.smtp.relay import UNIX, plain_address
 from kumotwist.smtp.server_auth import LoginAttempts
+from kumotwist.smtp.server_connection import LINGER, ServerConnection
 from kumotwist.smtp.server_timer import SessionTimer
 from kumotwist.smtp.session import ServerSession
+from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.tls.facts import tls_facts
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.events import (
@@ -43,61 +47,39 @@ if TYPE_CHECKING:
 
 __all__ = ["ESMTPServerProtocol"]
 
-#: Seconds that a client gets to take the last reply and to close its side.
-LINGER = 5.0
-
-SHUTTING_DOWN = Reply.of(421, "4.3.2", "shutting down, try again later")
-TOO_MANY_CONNECTIONS = Reply.of(421, "4.3.2", "too many connections, try again later")
-_IDLE = Reply.of(421, "4.4.2", "idle for too long")
-_NOT_READY = Reply.of(421, "4.3.2", "not ready for mail, try again later")
-_TOO_LONG = Reply.of(421, "4.4.2", "this session has lasted too long")
-_SLOW_DATA = Reply.of(421, "4.4.2", "the message took too long to arrive")
-_SLOW_ANSWER = Reply.of(451, "4.4.5", "processing took too long, try again later")
-_BROKEN = Reply.of(451, "4.3.0", "local error in processing, try again later")
-_NO_ROOM = Reply.of(452, "4.3.1", "too much mail is just being received, try again later")
-_EARLY = Reply.of(421, "4.5.0", "the message was sent before the go-ahead (RFC 2920, 3.1)")
-
 Answer = Reply | Deferred[Reply | None] | Deferred[Reply] | None
 
 
-@implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
-class ESMTPServerProtocol(Protocol):
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
+class ESMTPServerProtocol(ServerConnection):
     """One session.
 
     Commands are handled in a plain loop and their replies leave in one write. The loop stops where
     the reception wants time, or where the client does not take our replies; then no more is read
     than has already arrived.
 
-    As an C{IPushProducer} it produces replies: the transport says when there are too many.
-
     @param listener: the factory, which owns what the sessions share.
     @param tls: whether the connection begins with a handshake.
     """
 
     _log = Logger()
-    transport: Any
 
     def __init__(self, listener: ESMTPListenerFactory, *, tls: bool) -> None:
+        super().__init__(tls=tls)
         self._listener = listener
-        self._settings = listener.settings
         self._reception = listener.reception
-        self._machine = SMTPServer(listener.options, starttls=listener.can_start_tls, tls=tls)
         self._logins: LoginAttempts | None = None
         self._timer = SessionTimer(listener.reactor, self._expired)
-        self._tls_begun = tls
-        self._out: list[bytes] = []
+        self._terms: ClientTerms
+        self._settings: ListenerSettings
+        self._machine: SMTPServer
         self._pending: Deferred[Any] | None = None
         self._then: Callable[[Reply | None], None] = self._welcome
         self._leaving: Reply | None = None
         self._charged = 0
         self._data_deadline = 0.0
         self._session_deadline = 0.0
-        self._reading = True
-        self._blocked = False  # the transport has enough of our replies
         self._welcomed = False
-        self._closing = False
-        self._said_goodbye = False
-        self._input_ended = False
         self.session: ServerSession
 
     # -- the connection ------------------------------------------------------------------------
@@ -105,15 +87,7 @@ class ESMTPServerProtocol(Protocol):
     def connectionMade(self) -> None:
         """Ask the reception, then greet."""
         listener = self._listener
-        peer = _host_port(self.transport.getPeer())
-        self.session = ServerSession(
-            session_id=new_id(),
-            listener=self._settings.name,
-            hostname=listener.options.hostname,
-            peer=peer,
-            local=_host_port(self.transport.getHost()),
-            may_relay=listener.relay.may_relay(peer.host),
-        )
+        self._begin(_host_port(self.transport.getPeer()), _host_port(self.transport.getHost()))
         self.transport.registerProducer(self, True)
         self._session_deadline = listener.reactor.seconds() + self._settings.session_timeout
         refusal = listener.admit(self)
@@ -122,6 +96,23 @@ class ESMTPServerProtocol(Protocol):
             self._welcome(refusal)
         else:
             self._consider(self._question(self._reception.connected), self._welcome)
+
+    def _begin(self, peer: HostPort, local: HostPort) -> None:
+        """Begin a session with the client at an address, on the terms that hold for it."""
+        listener = self._listener
+        terms = self._terms = listener.terms(peer.host)
+        self._settings = terms.settings
+        self._machine = SMTPServer(
+            terms.options, starttls=listener.can_start_tls, tls=self._tls_begun
+        )
+        self.session = ServerSession(
+            session_id=new_id(),
+            listener=listener.settings.name,
+            hostname=terms.options.hostname,
+            peer=peer,
+            local=local,
+            may_relay=terms.relay.may_relay(peer.host),
+        )
 
     def _welcome(self, reply: Reply | None) -> None:
         """Greet, or say why not."""
@@ -174,31 +165,11 @@ class ESMTPServerProtocol(Protocol):
         """TLS is in use."""
         self.session = attrs.evolve(self.session, tls=tls_facts(self.transport))
 
-    # -- back-pressure -------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------
 
-    def pauseProducing(self) -> None:
-        """The client does not take our replies."""
-        self._blocked = True
-
-    def resumeProducing(self) -> None:
-        """It has taken them."""
-        self._blocked = False
+    def _go_on(self) -> None:
         if self._welcomed and self._pending is None and not self._closing:
             self._pump()
-
-    def stopProducing(self) -> None:
-        """The connection is about to be lost."""
-        self._blocked = True
-
-    def _read(self, wanted: bool) -> None:
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    # -- the loop ------------------------------------------------------------------------------
 
     def _pump(self, *, progress: bool = True) -> None:
         """Handle what has arrived, as far as that is possible now.
@@ -225,13 +196,6 @@ class ESMTPServerProtocol(Protocol):
         elif self._pending is None:
             self._await_input(progress)
 
-    def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self.transport.write(data)
-
     def _await_input(self, progress: bool) -> None:
         """Go on reading, and say how long the client may take.
 
@@ -250,10 +214,10 @@ class ESMTPServerProtocol(Protocol):
             deadline = min(deadline, self._data_deadline)
             self._charge(self._machine.body_octets)
             if self._listener.budget.exceeded:
-                self._machine.refuse_body(_NO_ROOM)
+                self._machine.refuse_body(say.NO_ROOM)
                 self._charge(0)
         if now > self._session_deadline:
-            self._leaving = _TOO_LONG
+            self._leaving = say.TOO_LONG
         self._timer.allow_until(deadline)
 
     def _answer(self, event: Event, reply: Reply) -> None:
@@ -264,7 +228,7 @@ class ESMTPServerProtocol(Protocol):
     def _refused(self, reply: Reply, command: str) -> None:
         command = one_line(command, 512)
         self._reception.rejected(self.session, reply, command)
-        if reply.code == 421 and reply is not TOO_MANY_CONNECTIONS:
+        if reply.code == 421 and reply is not say.TOO_MANY_CONNECTIONS:
             self._log.info(
                 "{listener}: sent {peer} away: {reply}",
                 listener=self.session.listener,
@@ -312,7 +276,7 @@ class ESMTPServerProtocol(Protocol):
 
     @property
     def _trouble(self) -> Reply:
-        return _BROKEN if self._welcomed else _NOT_READY
+        return say.BROKEN if self._welcomed else say.NOT_READY
 
     def _cancel(self) -> None:
         """Tell the reception that nobody waits for its answer any more."""
@@ -356,7 +320,7 @@ class ESMTPServerProtocol(Protocol):
     def _judge_rcpt(self, event: Rcpt) -> bool:
         session = self.session
         if not session.may_relay:
-            refusal = self._listener.relay.refusal(session.peer.host, event.recipient.address)
+            refusal = self._terms.relay.refusal(session.peer.host, event.recipient.address)
             if refusal is not None:
                 self._answer(event, refusal)
                 return True
@@ -366,9 +330,9 @@ class ESMTPServerProtocol(Protocol):
         reply = event.reply
         if event.early and not self.session.may_relay:
             # What follows was to be a message; read as commands it could smuggle one in.
-            reply = _EARLY
+            reply = say.EARLY
         elif not self._listener.budget.has_room(event.transaction.declared_size):
-            reply = _NO_ROOM
+            reply = say.NO_ROOM
         self._data_deadline = self._listener.reactor.seconds() + self._settings.data_timeout
         self._answer(event, reply)
         return True
@@ -376,7 +340,7 @@ class ESMTPServerProtocol(Protocol):
     def _judge_message(self, event: MessageReceived) -> bool:
         def answered(reply: Reply | None) -> None:
             self._charge(0)
-            self._answer(event, _BROKEN if reply is None else reply)
+            self._answer(event, say.BROKEN if reply is None else reply)
 
         self._charge(len(event.transaction.body))
         answer = self._question(self._reception.receive, event.transaction)
@@ -391,7 +355,7 @@ class ESMTPServerProtocol(Protocol):
             ehlo_domain="",
             extended=False,
             user="",
-            may_relay=self._listener.relay.may_relay(self.session.peer.host),
+            may_relay=self._terms.relay.may_relay(self.session.peer.host),
         )
         self._tls_begun = True
         self.transport.startTLS(self._listener.tls_context_factory)
@@ -420,11 +384,11 @@ class ESMTPServerProtocol(Protocol):
 
     def drain(self) -> None:
         """End the session as soon as no message is under way."""
-        self._leaving = SHUTTING_DOWN
+        self._leaving = say.SHUTTING_DOWN
         machine = self._machine
         idle = machine.transaction is None and not machine.unread and not machine.owes_answer
         if idle and self._welcomed and not self._closing:
-            self._hang_up(SHUTTING_DOWN)
+            self._hang_up(say.SHUTTING_DOWN)
 
     def abort(self) -> None:
         """End the session now."""
@@ -436,12 +400,12 @@ class ESMTPServerProtocol(Protocol):
             self.transport.abortConnection()
         elif self._pending is not None:
             self._cancel()
-            self._then(_SLOW_ANSWER if self._welcomed else _NOT_READY)
+            self._then(say.SLOW_ANSWER if self._welcomed else say.NOT_READY)
             self._pump()
         elif self._machine.in_body and self._listener.reactor.seconds() >= self._data_deadline:
-            self._hang_up(_SLOW_DATA)
+            self._hang_up(say.SLOW_DATA)
         else:
-            self._hang_up(_IDLE)
+            self._hang_up(say.IDLE)
 
     def _hang_up(self, reply: Reply) -> None:
         """End the session unasked."""
@@ -450,23 +414,10 @@ class ESMTPServerProtocol(Protocol):
         self._flush()
         self._close()
 
-    def _close(self) -> None:
-        """Let the client take what was said, then close."""
-        if self._closing:
-            return
-        self._closing = True
+    def _ended(self) -> None:
         self._machine.stop()
         self._charge(0)
-        self.transport.unregisterProducer()
         self._timer.allow(LINGER)
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if self._said_goodbye or self._input_ended or self._tls_begun or half_close is None:
-            self.transport.loseConnection()
-        else:
-            # Closing while the client still sends would reset the connection, and the reply that
-            # says why could be lost with it.
-            self._read(True)
-            half_close()
 
 
 _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {

@@ -6,12 +6,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import attrs
 
 from kumotwist.logins import CHECKER
 from kumotwist.settings import Problem, SettingType, setting
+from kumotwist.settings.layers import Rule
 from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
@@ -20,6 +21,7 @@ from kumotwist.settings.types import (
     SERVER_ENDPOINT,
     SIZE,
     TEXT,
+    IPAddress,
     IPNetwork,
     choice,
     duration,
@@ -31,7 +33,14 @@ from kumotwist.wire.smtp.body import LineEndings
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 from kumotwist.wire.smtp.server import ServerOptions
 
-__all__ = ["DOMAIN_PATTERN", "REPLY", "ListenerSettings", "SinkSettings"]
+__all__ = [
+    "DOMAIN_PATTERN",
+    "REPLY",
+    "ClientSettings",
+    "ListenerSettings",
+    "PeerPattern",
+    "SinkSettings",
+]
 
 _LOOPBACK: tuple[IPNetwork, ...] = (
     ipaddress.ip_network("127.0.0.0/8"),
@@ -83,18 +92,9 @@ def _pair_of_files(certificate: str | None, key: str | None) -> Iterable[Problem
 
 
 @attrs.define(frozen=True)
-class ListenerSettings:
-    """An ESMTP listener.
+class ClientSettings:
+    """What a listener lets its clients do; it may differ from network to network."""
 
-    @ivar name: the section's name.
-    """
-
-    name: str = attrs.field(default="", kw_only=True)
-    listen: str = setting(
-        SERVER_ENDPOINT,
-        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
-        default="tcp:2525:interface=127.0.0.1",
-    )
     hostname: str | None = setting(
         HOST_NAME,
         "The name in the greeting, in the answer to EHLO and in Received fields.",
@@ -120,9 +120,6 @@ class ListenerSettings:
     max_messages_per_connection: int = setting(
         integer(minimum=1), "Messages of one connection; the next MAIL gets a 421.", default=10000
     )
-    max_connections: int = setting(
-        integer(minimum=1), "Connections at one time; more get a 421.", default=32768
-    )
     client_timeout: float = setting(
         duration(1),
         "How long a client may be silent, and how long one command may take to arrive.",
@@ -141,6 +138,70 @@ class ListenerSettings:
         "How long a message may take to be stored; after that the client gets a 451 and the "
         "message is not kept.",
         default=300.0,
+    )
+    allow_auth_without_tls: bool = setting(
+        BOOLEAN, "Whether clients may log in without TLS.", default=False
+    )
+    require_auth: bool = setting(
+        BOOLEAN, "Whether MAIL needs a login, also of clients in `relay_hosts`.", default=False
+    )
+    invalid_line_endings: LineEndings = setting(
+        cast("SettingType[LineEndings]", _LINE_ENDINGS),
+        "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
+        "each of them becomes a CRLF. None of them ever ends a message.",
+        default="Deny",
+    )
+    line_length_hard_limit: int = setting(
+        integer(),
+        "Octets that a line of a message may have; longer ones are refused. 0: any number "
+        "(RFC 5321, 4.5.3.1, wants receivers to impose no limit).",
+        default=0,
+    )
+
+
+@attrs.define(frozen=True)
+class PeerPattern:
+    """C{NAME peer NETWORK}: the clients of a listener that connect from a network.
+
+    @ivar listener: the listener's name.
+    """
+
+    listener: str
+    network: IPNetwork
+
+    @classmethod
+    def parse(cls, text: str) -> PeerPattern:
+        """Read a pattern.
+
+        @raise ValueError: if it is none.
+        """
+        match = re.fullmatch(r"(\S+)\s+peer\s+(\S+)", text)
+        networks = NETWORKS.parse(match.group(2)) if match else ()
+        if match is None or len(networks) != 1:
+            raise ValueError(f"{text!r} is not NAME peer NETWORK (such as main peer 10.0.0.0/8)")
+        return cls(match.group(1), networks[0])
+
+    def __str__(self) -> str:
+        return f"{self.listener} peer {self.network}"
+
+
+@attrs.define(frozen=True)
+class ListenerSettings(ClientSettings):
+    """An ESMTP listener.
+
+    @ivar name: the section's name.
+    @ivar peers: what holds for some clients instead, the largest networks first.
+    """
+
+    name: str = attrs.field(default="", kw_only=True)
+    peers: tuple[Rule[IPNetwork], ...] = attrs.field(default=(), kw_only=True)
+    listen: str = setting(
+        SERVER_ENDPOINT,
+        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
+        default="tcp:2525:interface=127.0.0.1",
+    )
+    max_connections: int = setting(
+        integer(minimum=1), "Connections at one time; more get a 421.", default=32768
     )
     max_octets_in_reception: int = setting(
         SIZE,
@@ -170,27 +231,25 @@ class ListenerSettings:
         default=None,
         default_doc="nobody",
     )
-    allow_auth_without_tls: bool = setting(
-        BOOLEAN, "Whether clients may log in without TLS.", default=False
-    )
-    require_auth: bool = setting(
-        BOOLEAN, "Whether MAIL needs a login, also of clients in `relay_hosts`.", default=False
-    )
-    invalid_line_endings: LineEndings = setting(
-        cast("SettingType[LineEndings]", _LINE_ENDINGS),
-        "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
-        "each of them becomes a CRLF. None of them ever ends a message.",
-        default="Deny",
-    )
-    line_length_hard_limit: int = setting(
-        integer(),
-        "Octets that a line of a message may have; longer ones are refused. 0: any number "
-        "(RFC 5321, 4.5.3.1, wants receivers to impose no limit).",
-        default=0,
-    )
     trace_headers: bool = setting(
         BOOLEAN, "Whether a Received field is put on top of each message.", default=True
     )
+
+    def with_peers(self, rules: Iterable[Rule[IPNetwork]]) -> ListenerSettings:
+        """These settings, and what holds for some networks instead."""
+        ordered = sorted(rules, key=lambda rule: rule.pattern.prefixlen)
+        return attrs.evolve(self, peers=tuple(ordered))
+
+    def for_client(self, address: IPAddress) -> ListenerSettings:
+        """What holds for a client: key by key, what the smallest of its networks says.
+
+        @param address: an IPv4 client's as IPv4.
+        """
+        values: dict[str, Any] = {}
+        for rule in self.peers:
+            if address in rule.pattern:
+                values.update(rule.values)
+        return attrs.evolve(self, peers=(), **values) if values else self
 
     def problems(self) -> Iterable[Problem]:
         """What does not fit together."""
