@@ -96,3 +96,19 @@ class PeerTests(ConfigCase):
             "max_message_size: one message",
             self.one("[listener:main]\n[listener:main peer ::/0]\nmax_message_size = 1GiB\n"),
         )
+
+
+class ProxyTests(ConfigCase):
+    """Proxies in front of a listener."""
+
+    def test_whom_to_believe(self) -> None:
+        """A header is required of those who are named, or of those in a network's section."""
+        self.assertIn(
+            "whose headers are to be believed?",
+            self.one("[listener:main]\nrequire_proxy_protocol = yes\n"),
+        )
+        self.load(
+            "[listener:main]\nrequire_proxy_protocol = yes\ntrusted_proxies = 10.0.0.1\n"
+            "[listener:other]\nlisten = 127.0.0.1:2526\n"
+            "[listener:other peer 10.0.0.0/8]\nrequire_proxy_protocol = yes\n"
+        )

@@ -167,6 +167,7 @@ class SessionTests(ListenerTestCase):
                 "ehlo_domain": "client.example",
                 "extended": True,
                 "user": "",
+                "proxy": None,
                 "tls": None,
             },
         )

@@ -65,7 +65,12 @@ def _check_peers(sections: Sequence[Section]) -> Iterator[ConfigError]:
         if listener is None:
             yield _undefined(section, "", "listener", section.name.listener, listeners)
         elif listener.settings is not None:
-            merged = attrs.evolve(listener.settings, **section.values)
+            merged = attrs.evolve(
+                listener.settings,
+                # A section for proxies says by its network whose headers are believed.
+                trusted_proxies=listener.settings.trusted_proxies or (section.name.network,),
+                **section.values,
+            )
             known = set(listener.settings.problems())
             for problem in merged.problems():
                 key = next((key for key in problem.keys if key in section.values), "")

@@ -135,6 +135,8 @@ class Reception:
             "received_from": str(session.peer),
             "session_id": session.session_id,
         }
+        if session.proxy is not None:
+            meta["orig_received_from"] = str(session.proxy)
         if session.user:
             meta["authn_id"] = session.user
         if transaction.parameters.get("BODY"):

@@ -76,7 +76,12 @@ class ESMTPListenerFactory:
         self._full = False
         self._gone: list[Deferred[None]] = []
         self._tls_wrapper: TLSMemoryBIOFactory | None = None
-        if implicit:
+        self.implicit_tls = implicit
+        # A PROXY header comes before the handshake: then sessions begin TLS themselves.
+        proxied = settings.trusted_proxies or any(
+            rule.values.get("require_proxy_protocol") for rule in settings.peers
+        )
+        if implicit and not proxied:
             sessions = Factory.forProtocol(self._build_session)
             sessions.noisy = False
             self._tls_wrapper = TLSMemoryBIOFactory(

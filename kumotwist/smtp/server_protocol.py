@@ -9,20 +9,14 @@ import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.message.queued import new_id
-from kumotwist.settings.types import HostPort
 from kumotwist.smtp import server_replies as say
-from kumotwist.smtp.client_terms import ClientTerms
-from kumotwist.smtp.relay import UNIX, plain_address
+from kumotwist.smtp.relay import UNIX
+from kumotwist.smtp.server_arrival import ServerArrival, host_port
 from kumotwist.smtp.server_auth import LoginAttempts
-from kumotwist.smtp.server_connection import LINGER, ServerConnection
-from kumotwist.smtp.server_timer import SessionTimer
-from kumotwist.smtp.session import ServerSession
-from kumotwist.smtp.settings import ListenerSettings
+from kumotwist.smtp.server_connection import LINGER
 from kumotwist.tls.facts import tls_facts
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.events import (
@@ -38,9 +32,9 @@ from kumotwist.wire.smtp.events import (
     Quit,
     Rcpt,
     StartTLS,
+    XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
-from kumotwist.wire.smtp.server import SMTPServer
 
 if TYPE_CHECKING:
     from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -51,7 +45,7 @@ Answer = Reply | Deferred[Reply | None] | Deferred[Reply] | None
 
 
 @implementer(IHandshakeListener, IHalfCloseableProtocol)
-class ESMTPServerProtocol(ServerConnection):
+class ESMTPServerProtocol(ServerArrival):
     """One session.
 
     Commands are handled in a plain loop and their replies leave in one write. The loop stops where
@@ -62,17 +56,9 @@ class ESMTPServerProtocol(ServerConnection):
     @param tls: whether the connection begins with a handshake.
     """
 
-    _log = Logger()
-
     def __init__(self, listener: ESMTPListenerFactory, *, tls: bool) -> None:
-        super().__init__(tls=tls)
-        self._listener = listener
+        super().__init__(listener, tls=tls)
         self._reception = listener.reception
-        self._logins: LoginAttempts | None = None
-        self._timer = SessionTimer(listener.reactor, self._expired)
-        self._terms: ClientTerms
-        self._settings: ListenerSettings
-        self._machine: SMTPServer
         self._pending: Deferred[Any] | None = None
         self._then: Callable[[Reply | None], None] = self._welcome
         self._leaving: Reply | None = None
@@ -80,39 +66,24 @@ class ESMTPServerProtocol(ServerConnection):
         self._data_deadline = 0.0
         self._session_deadline = 0.0
         self._welcomed = False
-        self.session: ServerSession
 
     # -- the connection ------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         """Ask the reception, then greet."""
         listener = self._listener
-        self._begin(_host_port(self.transport.getPeer()), _host_port(self.transport.getHost()))
+        self._begin(host_port(self.transport.getPeer()), host_port(self.transport.getHost()))
         self.transport.registerProducer(self, True)
         self._session_deadline = listener.reactor.seconds() + self._settings.session_timeout
         refusal = listener.admit(self)
         if refusal is not None:
             self._said_goodbye = True  # no lingering: there are too many already
             self._welcome(refusal)
-        else:
-            self._consider(self._question(self._reception.connected), self._welcome)
+            return
+        self._arrive()
 
-    def _begin(self, peer: HostPort, local: HostPort) -> None:
-        """Begin a session with the client at an address, on the terms that hold for it."""
-        listener = self._listener
-        terms = self._terms = listener.terms(peer.host)
-        self._settings = terms.settings
-        self._machine = SMTPServer(
-            terms.options, starttls=listener.can_start_tls, tls=self._tls_begun
-        )
-        self.session = ServerSession(
-            session_id=new_id(),
-            listener=listener.settings.name,
-            hostname=terms.options.hostname,
-            peer=peer,
-            local=local,
-            may_relay=terms.relay.may_relay(peer.host),
-        )
+    def _entered(self) -> None:
+        self._consider(self._question(self._reception.connected), self._welcome)
 
     def _welcome(self, reply: Reply | None) -> None:
         """Greet, or say why not."""
@@ -125,6 +96,9 @@ class ESMTPServerProtocol(ServerConnection):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sent."""
+        if self._preamble is not None:
+            self._read_preamble(self._preamble, data)
+            return
         machine = self._machine
         if machine.closed:
             return
@@ -177,9 +151,8 @@ class ESMTPServerProtocol(ServerConnection):
         @param progress: whether the client's patience begins anew even if there is no whole
             command yet.
         """
-        machine = self._machine
-        while not self._blocked and not machine.closed:
-            event = machine.next_event()
+        while not self._blocked and not self._machine.closed:
+            event = self._machine.next_event()
             if event is NEED_DATA or event is PAUSED:
                 break
             progress = True
@@ -191,7 +164,7 @@ class ESMTPServerProtocol(ServerConnection):
             elif not judge(self, event):
                 break
         self._flush()
-        if machine.closed:
+        if self._machine.closed:
             self._close()
         elif self._pending is None:
             self._await_input(progress)
@@ -375,6 +348,18 @@ class ESMTPServerProtocol(ServerConnection):
     def _logged_in(self, user: str) -> None:
         self.session = attrs.evolve(self.session, user=user, may_relay=True)
 
+    def _judge_xclient(self, event: XClient) -> bool:
+        self._begin_for(event.facts)
+        return self._consider(self._question(self._reception.connected), self._greet_again)
+
+    def _greet_again(self, reply: Reply | None) -> None:
+        """Greet whom XCLIENT spoke for, or say why not."""
+        if reply is None:
+            self._out.append(self._machine.greeting())
+        else:
+            self._refused(reply, "XCLIENT")
+            self._out.append(self._machine.hang_up(reply))
+
     def _judge_quit(self, event: Quit) -> bool:
         self._said_goodbye = True
         self._answer(event, event.reply)
@@ -396,7 +381,9 @@ class ESMTPServerProtocol(ServerConnection):
 
     def _expired(self) -> None:
         """What was waited for has not come in time."""
-        if self._closing or self._blocked:
+        if self._preamble is not None:
+            self._drop("no PROXY header in time")
+        elif self._closing or self._blocked:
             self.transport.abortConnection()
         elif self._pending is not None:
             self._cancel()
@@ -429,6 +416,7 @@ _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {
     StartTLS: ESMTPServerProtocol._judge_starttls,
     Auth: ESMTPServerProtocol._judge_auth,
     AuthResponse: ESMTPServerProtocol._judge_auth,
+    XClient: ESMTPServerProtocol._judge_xclient,
     Quit: ESMTPServerProtocol._judge_quit,
 }
 
@@ -437,8 +425,3 @@ _ENDS = frozenset({MessageReceived, MessageRefused, Quit})
 
 # What the wire machine has no answer of its own for.
 _LOGINS = frozenset({Auth, AuthResponse})
-
-
-def _host_port(address: Any) -> HostPort:
-    host = getattr(address, "host", None)
-    return HostPort(UNIX, 0) if host is None else HostPort(plain_address(host), address.port)

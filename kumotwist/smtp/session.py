@@ -24,6 +24,8 @@ class ServerSession:
     @ivar ehlo_domain: what the client calls itself, safe to log; empty before EHLO.
     @ivar extended: whether it said EHLO, not HELO.
     @ivar user: the name that the client has logged in with, safe to log; empty before that.
+    @ivar proxy: who said that C{peer} is the client, if that was a proxy or another server (PROXY
+        protocol, XCLIENT).
     @ivar tls: the facts of the handshake; L{None} without TLS.
     """
 
@@ -36,6 +38,7 @@ class ServerSession:
     ehlo_domain: str = ""
     extended: bool = False
     user: str = ""
+    proxy: HostPort | None = None
     tls: TLSFacts | None = None
 
     @property

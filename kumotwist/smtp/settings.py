@@ -145,6 +145,18 @@ class ClientSettings:
     require_auth: bool = setting(
         BOOLEAN, "Whether MAIL needs a login, also of clients in `relay_hosts`.", default=False
     )
+    require_proxy_protocol: bool = setting(
+        BOOLEAN,
+        "Whether a connection must begin with HAProxy's PROXY header (version 1 or 2); one from "
+        "outside `trusted_proxies`, where these are given, is dropped.",
+        default=False,
+    )
+    allow_xclient: bool = setting(
+        BOOLEAN,
+        "Whether XCLIENT is believed: NAME, ADDR, PORT, HELO, DESTADDR and DESTPORT are taken, of "
+        "which NAME and HELO are ignored.",
+        default=False,
+    )
     invalid_line_endings: LineEndings = setting(
         cast("SettingType[LineEndings]", _LINE_ENDINGS),
         "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
@@ -223,6 +235,12 @@ class ListenerSettings(ClientSettings):
     tls_private_key: str | None = setting(
         READABLE_FILE, "The certificate's private key (PEM).", default=None
     )
+    trusted_proxies: tuple[IPNetwork, ...] = setting(
+        NETWORKS,
+        "Proxies whose connections begin with a PROXY header, which is believed; nobody else's "
+        "is read.",
+        default=(),
+    )
     auth: str | None = setting(
         CHECKER,
         "Who may log in, and relay then: a Twisted cred plugin string, such as "
@@ -256,6 +274,12 @@ class ListenerSettings(ClientSettings):
         yield from _pair_of_files(self.tls_certificate, self.tls_private_key)
         if self.max_message_size < 1024:
             yield Problem(("max_message_size",), "messages need at least 1024 bytes")
+        if self.require_proxy_protocol and not self.trusted_proxies:
+            yield Problem(
+                ("require_proxy_protocol", "trusted_proxies"),
+                "whose headers are to be believed? (trusted_proxies, or this key in a section "
+                "[listener:NAME peer NETWORK])",
+            )
         if self.auth is None and self.require_auth:
             yield Problem(("require_auth", "auth"), "nobody can log in without auth")
         if self.auth is not None and self.tls == "none" and not self.allow_auth_without_tls:
@@ -286,6 +310,7 @@ class ListenerSettings(ClientSettings):
             auth=auth,
             auth_without_tls=self.allow_auth_without_tls,
             require_auth=self.require_auth,
+            xclient=self.allow_xclient,
         )
 
 

@@ -7,11 +7,14 @@ as it was received, for logs and records.
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import attrs
 
 from kumotwist.wire.smtp.replies import Reply
+
+if TYPE_CHECKING:
+    from kumotwist.wire.smtp.xclient import XClientFacts
 
 __all__ = [
     "PAUSED",
@@ -32,6 +35,7 @@ __all__ = [
     "Reset",
     "StartTLS",
     "Transaction",
+    "XClient",
 ]
 
 
@@ -189,6 +193,17 @@ class AuthResponse(NamedTuple):
     command: str
 
 
+class XClient(NamedTuple):
+    """XCLIENT (Postfix, XCLIENT_README): the answer 220 begins the session anew, for somebody else.
+
+    @ivar facts: whom.
+    """
+
+    facts: XClientFacts
+    reply: Reply
+    command: str
+
+
 class Quit(NamedTuple):
     """QUIT (RFC 5321, 4.1.1.10): the answer is the last thing that is sent."""
 
@@ -215,6 +230,7 @@ Event = (
     | StartTLS
     | Auth
     | AuthResponse
+    | XClient
     | Quit
     | BadCommand
 )

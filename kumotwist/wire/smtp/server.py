@@ -45,10 +45,12 @@ from kumotwist.wire.smtp.events import (
     Reset,
     StartTLS,
     Transaction,
+    XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.server_login import LoginDialogue
 from kumotwist.wire.smtp.server_options import ServerOptions
+from kumotwist.wire.smtp.xclient import read_xclient
 
 __all__ = ["SMTPServer", "ServerOptions"]
 
@@ -189,6 +191,13 @@ class SMTPServer:
         """End the session unasked, or instead of the answer that is owed (RFC 5321, 3.8)."""
         self.stop()
         return _wire_form(reply)
+
+    def take_unread(self) -> bytes:
+        """Hand over what no event has been made of, to a machine that goes on."""
+        data = self._buffer[self._offset :]
+        self._buffer = b""
+        self._offset = 0
+        return data
 
     def stop(self) -> None:
         """End the session without a word, and forget all that was received."""
@@ -380,6 +389,13 @@ class SMTPServer:
         except CommandRefusedError as error:
             return self._bad_command(error.reply, "AUTH")
 
+    def _read_xclient(self, argument: str, text: str) -> Event:
+        if not self._options.xclient:
+            return self._bad_command(say.UNKNOWN, text)
+        if self.transaction is not None:
+            return self._out_of_order(say.IN_MAIL, text)
+        return XClient(read_xclient(argument), say.XCLIENT, text)
+
     def _read_quit(self, argument: str, text: str) -> Event:
         if argument:
             return self._bad_command(say.NO_ARGUMENTS, text)
@@ -433,6 +449,11 @@ class SMTPServer:
         self._login.authenticated = False
         self._tls = True
 
+    def _settle_xclient(self, event: XClient, reply: Reply) -> None:
+        if reply.is_positive:
+            self._greeted = False
+            self._login = LoginDialogue(self._options)
+
     def _settle_quit(self, event: Quit, reply: Reply) -> None:
         self.stop()
 
@@ -450,6 +471,7 @@ _COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {
     "HELP": SMTPServer._read_help,
     "STARTTLS": SMTPServer._read_starttls,
     "AUTH": SMTPServer._read_auth,
+    "XCLIENT": SMTPServer._read_xclient,
     "QUIT": SMTPServer._read_quit,
 }
 
@@ -464,5 +486,6 @@ _SETTLE: dict[type, Callable[[Any, Any, Reply], None]] = {
     StartTLS: SMTPServer._settle_starttls,
     Auth: SMTPServer._settle_auth,
     AuthResponse: SMTPServer._settle_auth,
+    XClient: SMTPServer._settle_xclient,
     Quit: SMTPServer._settle_quit,
 }

@@ -41,7 +41,7 @@ class LoginDialogue:
             return say.AUTH_NEEDS_TLS
         if self.authenticated:
             return say.AUTH_TWICE
-        return say.AUTH_IN_MAIL if in_mail else None
+        return say.IN_MAIL if in_mail else None
 
     def read_command(self, argument: str) -> Auth | BadCommand:
         """Read the arguments of AUTH.

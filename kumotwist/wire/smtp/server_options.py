@@ -6,6 +6,7 @@ import attrs
 
 from kumotwist.wire.smtp.body import LineEndings
 from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.xclient import XCLIENT_ATTRIBUTES
 
 __all__ = ["ServerOptions"]
 
@@ -27,6 +28,7 @@ class ServerOptions:
     @ivar auth_without_tls: whether they are offered in the clear, too.
     @ivar require_auth: whether MAIL needs a login.
     @ivar max_failed_logins: after so many the next attempt ends the session.
+    @ivar xclient: whether XCLIENT is offered.
     @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
     """
 
@@ -43,6 +45,7 @@ class ServerOptions:
     auth_without_tls: bool = False
     require_auth: bool = False
     max_failed_logins: int = 3
+    xclient: bool = False
 
     def greeting(self) -> Reply:
         """The opening of a session (RFC 5321, 3.1)."""
@@ -63,4 +66,6 @@ class ServerOptions:
         )
         if self.offers_auth(tls=tls):
             lines = (*lines, f"AUTH {' '.join(self.auth)}")
+        if self.xclient:
+            lines = (*lines, f"XCLIENT {' '.join(XCLIENT_ATTRIBUTES)}")
         return (*lines, "STARTTLS") if starttls else lines
