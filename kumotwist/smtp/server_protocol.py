@@ -23,6 +23,7 @@ from kumotwist.wire.smtp.events import (
     PAUSED,
     Auth,
     AuthResponse,
+    Chunk,
     DataBegin,
     Event,
     Hello,
@@ -178,16 +179,19 @@ class ESMTPServerProtocol(ServerArrival):
             self._close()
             return
         self._read(not self._blocked)
-        in_body = self._machine.in_body
-        if not (progress or in_body):
+        machine = self._machine
+        if not (progress or machine.in_body):
             return
         now = self._listener.reactor.seconds()
         deadline = now + self._settings.client_timeout
-        if in_body:
+        self._charge(machine.body_octets)
+        if not machine.receiving:
+            self._data_deadline = 0.0
+        else:
+            self._data_deadline = self._data_deadline or now + self._settings.data_timeout
             deadline = min(deadline, self._data_deadline)
-            self._charge(self._machine.body_octets)
             if self._listener.budget.exceeded:
-                self._machine.refuse_body(say.NO_ROOM)
+                machine.refuse_body(say.NO_ROOM)
                 self._charge(0)
         if now > self._session_deadline:
             self._leaving = say.TOO_LONG
@@ -306,7 +310,6 @@ class ESMTPServerProtocol(ServerArrival):
             reply = say.EARLY
         elif not self._listener.budget.has_room(event.transaction.declared_size):
             reply = say.NO_ROOM
-        self._data_deadline = self._listener.reactor.seconds() + self._settings.data_timeout
         self._answer(event, reply)
         return True
 
@@ -389,7 +392,7 @@ class ESMTPServerProtocol(ServerArrival):
             self._cancel()
             self._then(say.SLOW_ANSWER if self._welcomed else say.NOT_READY)
             self._pump()
-        elif self._machine.in_body and self._listener.reactor.seconds() >= self._data_deadline:
+        elif self._machine.receiving and self._listener.reactor.seconds() >= self._data_deadline:
             self._hang_up(say.SLOW_DATA)
         else:
             self._hang_up(say.IDLE)
@@ -421,7 +424,7 @@ _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {
 }
 
 # What is answered as usual although the session is to end: a message that has come, and farewell.
-_ENDS = frozenset({MessageReceived, MessageRefused, Quit})
+_ENDS = frozenset({Chunk, MessageReceived, MessageRefused, Quit})
 
 # What the wire machine has no answer of its own for.
 _LOGINS = frozenset({Auth, AuthResponse})

@@ -21,6 +21,7 @@ __all__ = [
     "Auth",
     "AuthResponse",
     "BadCommand",
+    "Chunk",
     "Courtesy",
     "DataBegin",
     "Event",
@@ -131,7 +132,10 @@ class DataBegin(NamedTuple):
 
 
 class MessageReceived(NamedTuple):
-    """The final dot has come; C{transaction.body} is the message. Any answer ends the envelope."""
+    """The final dot or the last chunk has come; C{transaction.body} is the message.
+
+    Any answer ends the envelope.
+    """
 
     transaction: Transaction
     reply: Reply
@@ -140,6 +144,14 @@ class MessageReceived(NamedTuple):
 
 class MessageRefused(NamedTuple):
     """The final dot has come, but the message was not fit to be kept; C{reply} says why."""
+
+    transaction: Transaction
+    reply: Reply
+    command: str
+
+
+class Chunk(NamedTuple):
+    """A chunk of a message has come that is not the last one (RFC 3030, 2)."""
 
     transaction: Transaction
     reply: Reply
@@ -223,6 +235,7 @@ Event = (
     | Mail
     | Rcpt
     | DataBegin
+    | Chunk
     | MessageReceived
     | MessageRefused
     | Reset

@@ -12,7 +12,6 @@ the owner's own mistakes raise L{kumotwist.wire.errors.LocalProtocolError}.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from kumotwist.wire.errors import LocalProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
 from kumotwist.wire.smtp import server_replies as say
 from kumotwist.wire.smtp.body import BodyReader
+from kumotwist.wire.smtp.chunks import ChunkDialogue
 from kumotwist.wire.smtp.commands import (
     CommandRefusedError,
     read_hello,
@@ -32,6 +32,7 @@ from kumotwist.wire.smtp.events import (
     Auth,
     AuthResponse,
     BadCommand,
+    Chunk,
     Courtesy,
     DataBegin,
     Event,
@@ -48,27 +49,12 @@ from kumotwist.wire.smtp.events import (
     XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
+from kumotwist.wire.smtp.server_input import ServerInput
 from kumotwist.wire.smtp.server_login import LoginDialogue
 from kumotwist.wire.smtp.server_options import ServerOptions
 from kumotwist.wire.smtp.xclient import read_xclient
 
 __all__ = ["SMTPServer", "ServerOptions"]
-
-#: Octets of a command line with its CRLF. RFC 5321, 4.5.3.1.4 asks for 512 and more for each
-#: extension; SMTPUTF8 and long parameters fit into four times as much.
-MAX_COMMAND_LINE = 2048
-
-#: Octets without a line end after which the client is sent away.
-MAX_ENDLESS_LINE = 65536
-
-
-@functools.lru_cache(maxsize=256)
-def _wire_form(reply: Reply) -> bytes:
-    """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
-    lines = tuple(
-        one_line(line, 480).encode("ascii", "replace").decode("ascii") for line in reply.lines
-    )
-    return reply._replace(lines=lines).to_bytes()
 
 
 class SMTPServer:
@@ -85,11 +71,10 @@ class SMTPServer:
         self._options = options
         self._can_start_tls = starttls
         self._tls = tls
-        self._buffer = b""
-        self._offset = 0
-        self._endless = 0
+        self._input = ServerInput()
         self._owed: Event | None = None
         self._body: BodyReader | None = None
+        self._chunks = ChunkDialogue(options)
         self._greeted = False
         self._login = LoginDialogue(options)
         self._bad = 0
@@ -110,21 +95,27 @@ class SMTPServer:
     @property
     def unread(self) -> int:
         """Octets that have arrived and that no event has been made of."""
-        return len(self._buffer) - self._offset
+        return len(self._input)
 
     @property
     def in_body(self) -> bool:
-        """Whether a message is being received."""
-        return self._body is not None
+        """Whether what comes next is part of a message, not a command."""
+        return self._body is not None or self._chunks.present is not None
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a message has begun and not ended; there may be commands between its chunks."""
+        return self.in_body or self._chunks.message is not None
 
     @property
     def body_octets(self) -> int:
         """Octets of the message being received that are held in memory."""
-        return 0 if self._body is None else self._body.held
+        body = self._chunks.message or self._body
+        return 0 if body is None else body.held
 
     def greeting(self) -> bytes:
         """The octets that open the session."""
-        return _wire_form(self._options.greeting())
+        return say.wire_form(self._options.greeting())
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the client, of any number, cut anywhere.
@@ -133,11 +124,7 @@ class SMTPServer:
         """
         if self.closed:
             return
-        if self._offset >= len(self._buffer):
-            self._buffer = data
-        else:
-            self._buffer = self._buffer[self._offset :] + data
-        self._offset = 0
+        self._input.append(data)
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event, which must be answered before there is another one.
@@ -146,9 +133,12 @@ class SMTPServer:
         """
         if self._owed is not None:
             return PAUSED
-        if self._offset >= len(self._buffer):
+        if not self._input:
             return NEED_DATA
-        event = self._next_command() if self._body is None else self._next_in_body()
+        if self._chunks.present is not None:
+            event = self._next_in_chunk()
+        else:
+            event = self._next_command() if self._body is None else self._next_in_body()
         if event is None:
             return NEED_DATA
         self._owed = event
@@ -176,36 +166,41 @@ class SMTPServer:
             settle(self, event, reply)
         if reply.code == 421:
             self.stop()
-        return _wire_form(reply)
+        return say.wire_form(reply)
 
     def refuse_body(self, reply: Reply) -> None:
         """Forget the message being received, at once, and refuse it when it has ended.
 
         @raise LocalProtocolError: if no message is being received.
         """
-        if self._body is None:
+        body = self._chunks.message or self._body
+        if body is None:
             raise LocalProtocolError("no message is being received")
-        self._body.refuse(reply)
+        body.refuse(reply)
 
     def hang_up(self, reply: Reply) -> bytes:
         """End the session unasked, or instead of the answer that is owed (RFC 5321, 3.8)."""
         self.stop()
-        return _wire_form(reply)
+        return say.wire_form(reply)
 
     def take_unread(self) -> bytes:
         """Hand over what no event has been made of, to a machine that goes on."""
-        data = self._buffer[self._offset :]
-        self._buffer = b""
-        self._offset = 0
+        data = self._input.peek()
+        self._input.clear()
         return data
 
     def stop(self) -> None:
         """End the session without a word, and forget all that was received."""
         self.closed = True
         self._owed = None
-        self._buffer = b""
-        self._offset = 0
+        self._input.clear()
         self._body = None
+        self._chunks.present = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """The transaction is over."""
+        self._chunks.forget()
         self.transaction = None
 
     # -- input to events ---------------------------------------------------------------------
@@ -216,41 +211,50 @@ class SMTPServer:
         transaction = self.transaction
         assert body is not None
         assert transaction is not None
-        data = self._buffer[self._offset :] if self._offset else self._buffer
-        used = body.feed(data)
+        used = body.feed(self._input.peek())
         if used < 0:
-            self._buffer = b""
-            self._offset = 0
+            self._input.clear()
             return None
-        self._offset += used
+        self._input.skip(used)
         self._body = None
-        message = body.finish()
+        return self._whole(transaction, body.finish(), ".")
+
+    def _whole(self, transaction: Transaction, message: bytes | Reply, command: str) -> Event:
+        """All of a message has come."""
         if isinstance(message, Reply):
-            return MessageRefused(transaction, message, ".")
+            return MessageRefused(transaction, message, command)
         transaction.body = message
-        return MessageReceived(transaction, say.OK_MESSAGE, ".")
+        return MessageReceived(transaction, say.OK_MESSAGE, command)
+
+    def _next_in_chunk(self) -> Event | None:
+        """Read on in a chunk."""
+        chunk = self._chunks.feed(self._input)
+        if chunk is None:
+            return None
+        transaction, command, refusal = self.transaction, self._chunks.command, chunk.refusal
+        if chunk is not self._chunks.message or transaction is None:
+            return self._out_of_order(refusal or say.NO_SENDER, command)
+        if chunk.last:
+            return self._whole(transaction, chunk.finish(), command)
+        if refusal is not None:
+            return MessageRefused(transaction, refusal, command)
+        taken = Reply.of(250, "2.0.0", f"{chunk.size} octets received")
+        return Chunk(transaction, taken, command)
 
     def _next_command(self) -> Event | None:
-        """Read one line; only CRLF ends it."""
-        buffer = self._buffer
-        start = self._offset
-        end = buffer.find(b"\r\n", start)
-        if end < 0:
-            return self._unfinished_line(buffer, start)
-        self._offset = end + 2
-        length = end - start + self._endless
-        if length > MAX_COMMAND_LINE - 2:
-            self._endless = 0
-            if length > MAX_ENDLESS_LINE:
-                return BadCommand(say.ENDLESS, "")
+        """Read one line."""
+        line = self._input.next_line()
+        if line is None:
+            return None
+        if isinstance(line, Reply):
             self._login.in_progress = False
-            return self._bad_command(say.LINE_TOO_LONG, "")
+            return BadCommand(line, "") if line.code == 421 else self._bad_command(line, "")
         if self._login.in_progress:
-            return self._read_auth_response(buffer[start:end])
+            return self._read_auth_response(line)
         try:
-            text = read_line(buffer[start:end])
+            text = read_line(line)
         except CommandRefusedError as error:
-            return self._bad_command(error.reply, self._shown(buffer[start:end]))
+            return self._bad_command(error.reply, self._shown(line))
         verb, _, argument = text.partition(" ")
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
@@ -259,20 +263,6 @@ class SMTPServer:
             return read(self, argument, text)
         except CommandRefusedError as error:
             return self._bad_command(error.reply, text)
-
-    def _unfinished_line(self, buffer: bytes, start: int) -> Event | None:
-        """Forget what cannot become a command; a CR at the end may belong to its line end."""
-        length = len(buffer) - start
-        if self._endless + length < MAX_COMMAND_LINE:
-            return None
-        kept = 1 if buffer.endswith(b"\r") else 0
-        self._endless += length - kept
-        self._buffer = buffer[len(buffer) - kept :]
-        self._offset = 0
-        if self._endless <= MAX_ENDLESS_LINE:
-            return None
-        self._endless = 0
-        return BadCommand(say.ENDLESS, "")
 
     def _bad_command(self, reply: Reply, command: str) -> BadCommand:
         self._bad += 1
@@ -327,6 +317,8 @@ class SMTPServer:
         transaction = self.transaction
         if transaction is None:
             return self._out_of_order(say.NO_SENDER, text)
+        if self._chunks.message is not None:
+            return self._out_of_order(say.IN_CHUNKS, text)
         recipient = read_recipient(argument, utf8="SMTPUTF8" in transaction.parameters)
         if len(transaction.recipients) >= self._options.max_recipients:
             return self._out_of_order(say.TOO_MANY_RECIPIENTS, text)
@@ -338,9 +330,19 @@ class SMTPServer:
         transaction = self.transaction
         if transaction is None:
             return self._out_of_order(say.NO_SENDER, text)
+        if self._chunks.message is not None:
+            return self._out_of_order(say.IN_CHUNKS, text)
         if not transaction.recipients:
             return self._out_of_order(say.NO_RECIPIENTS, text)
         return DataBegin(transaction, self.unread > 0, say.GO_AHEAD, text)
+
+    def _read_bdat(self, argument: str, text: str) -> Event | None:
+        transaction = self.transaction
+        refusal = None
+        if transaction is None or not transaction.recipients:
+            refusal = say.NO_SENDER if transaction is None else say.NO_RECIPIENTS
+        self._chunks.read_command(argument, text, refusal)
+        return self._next_in_chunk()
 
     def _read_rset(self, argument: str, text: str) -> Event:
         if argument:
@@ -406,7 +408,7 @@ class SMTPServer:
     def _settle_hello(self, event: Hello, reply: Reply) -> None:
         if reply.is_positive:
             self._greeted = True
-            self.transaction = None
+            self._forget()
 
     def _settle_mail(self, event: Mail, reply: Reply) -> None:
         if reply.is_positive:
@@ -427,12 +429,12 @@ class SMTPServer:
             )
 
     def _settle_message(self, event: MessageReceived, reply: Reply) -> None:
-        self.transaction = None
+        self._forget()
         if reply.is_positive:
             self._bad = self._idle = 0
 
     def _settle_end(self, event: MessageRefused | Reset, reply: Reply) -> None:
-        self.transaction = None
+        self._forget()
 
     def _settle_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
         self._login.settle(reply)
@@ -442,10 +444,9 @@ class SMTPServer:
             return
         # RFC 3207, 4.2: nothing that came before TLS survives it, neither what the client said
         # nor what somebody may have put into the same segment.
-        self._buffer = b""
-        self._offset = 0
+        self._input.clear()
         self._greeted = False
-        self.transaction = None
+        self._forget()
         self._login.authenticated = False
         self._tls = True
 
@@ -458,12 +459,13 @@ class SMTPServer:
         self.stop()
 
 
-_COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {
+_COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event | None]] = {
     "EHLO": SMTPServer._read_ehlo,
     "HELO": SMTPServer._read_helo,
     "MAIL": SMTPServer._read_mail,
     "RCPT": SMTPServer._read_rcpt,
     "DATA": SMTPServer._read_data,
+    "BDAT": SMTPServer._read_bdat,
     "RSET": SMTPServer._read_rset,
     "NOOP": SMTPServer._read_noop,
     "VRFY": SMTPServer._read_vrfy,

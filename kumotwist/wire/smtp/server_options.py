@@ -62,6 +62,7 @@ class ServerOptions:
             f"SIZE {self.max_message_size}",
             "8BITMIME",
             "SMTPUTF8",
+            "CHUNKING",
             "ENHANCEDSTATUSCODES",
         )
         if self.offers_auth(tls=tls):

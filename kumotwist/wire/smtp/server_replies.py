@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from kumotwist.wire.smtp.replies import Reply
+import functools
+
+from kumotwist.wire.smtp.replies import Reply, one_line
 
 OK_SENDER = Reply.of(250, "2.1.0", "sender ok")
 OK_RECIPIENT = Reply.of(250, "2.1.5", "recipient ok")
@@ -36,8 +38,18 @@ AUTH_UNCHECKED = Reply.of(454, "4.7.0", "logins cannot be checked at the moment"
 TOO_MANY_LOGINS = Reply.of(421, "4.7.0", "too many failed logins")
 XCLIENT = Reply.of(220, None, "ready")
 IN_MAIL = Reply.of(503, "5.5.1", "this is not possible within a mail transaction")
+IN_CHUNKS = Reply.of(503, "5.5.1", "the message has begun: BDAT or RSET")
 VRFY = Reply.of(252, "2.5.0", "send the mail, and it will be tried")
 EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
 HELP = Reply.of(
-    214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC 5321)"
+    214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC 5321)"
 )
+
+
+@functools.lru_cache(maxsize=256)
+def wire_form(reply: Reply) -> bytes:
+    """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
+    lines = tuple(
+        one_line(line, 480).encode("ascii", "replace").decode("ascii") for line in reply.lines
+    )
+    return reply._replace(lines=lines).to_bytes()
