@@ -160,7 +160,8 @@ class RefusalTests(ChunkCase):
         self.assertEqual(machine.body_octets, 0)
         machine.receive_data(b"y\r\n")
         event = machine.next_event()
-        assert event is not NEED_DATA and event is not PAUSED
+        assert event is not NEED_DATA
+        assert event is not PAUSED
         self.assertEqual(event.reply.code, 452)
         machine.answer(event.reply)
         self.assertFalse(machine.receiving)
@@ -171,7 +172,8 @@ class RefusalTests(ChunkCase):
 
 
 _PIECES = st.sampled_from([
-    BEGIN, bdat(b"abc"), bdat(b"d\r\n", last=True), b"BDAT 5\r\n", b"BDAT 0 LAST\r\n", b"BDAT -1\r\n",
+    BEGIN, bdat(b"abc"), bdat(b"d\r\n", last=True), b"BDAT 5\r\n", b"BDAT 0 LAST\r\n",
+    b"BDAT -1\r\n",
     b"BDAT 4000\r\n", lines("DATA"), lines("RSET"), b".\r\n", b"\r\n", b"\r", b"\n", lines("NOOP"),
 ])  # fmt: skip
 

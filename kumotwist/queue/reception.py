@@ -21,6 +21,7 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.recorder import Recorder
 from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
+from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of
@@ -152,7 +153,7 @@ class Reception:
                 size=0,
                 created=now,
                 due=now,
-                meta=dict(meta),
+                meta={**meta, **_wishes(transaction, recipient)},
             )
             for recipient in transaction.recipients
         ]
@@ -196,6 +197,20 @@ class Reception:
 
     def _not_taken_back(self, failure: Any) -> None:
         self._log.error("cannot take back a message: {reason}", reason=failure.getErrorMessage())
+
+
+def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:
+    """What the sender wants to be told of one recipient's copy (RFC 3461), for reports."""
+    wishes: dict[str, Any] = {}
+    if "RET" in transaction.parameters:
+        wishes["dsn_ret"] = parse_ret(transaction.parameters["RET"])
+    if "ENVID" in transaction.parameters:
+        wishes["dsn_envid"] = parse_envid(transaction.parameters["ENVID"])
+    if "NOTIFY" in recipient.parameters:
+        wishes["dsn_notify"] = sorted(parse_notify(recipient.parameters["NOTIFY"]))
+    if "ORCPT" in recipient.parameters:
+        wishes["dsn_orcpt"] = parse_orcpt(recipient.parameters["ORCPT"])
+    return wishes
 
 
 def _accepted(messages: list[QueuedMessage]) -> Reply:

@@ -56,14 +56,16 @@ class ServerOptions:
         return bool(self.auth) and (tls or self.auth_without_tls)
 
     def capabilities(self, *, starttls: bool, tls: bool = False) -> tuple[str, ...]:
-        """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1)."""
+        """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1; RFC 9422)."""
         lines: tuple[str, ...] = (
             "PIPELINING",
             f"SIZE {self.max_message_size}",
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
+            "DSN",
             "ENHANCEDSTATUSCODES",
+            f"LIMITS MAILMAX={self.max_messages} RCPTMAX={self.max_recipients}",
         )
         if self.offers_auth(tls=tls):
             lines = (*lines, f"AUTH {' '.join(self.auth)}")
