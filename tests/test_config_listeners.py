@@ -98,6 +98,23 @@ class PeerTests(ConfigCase):
         )
 
 
+class PostmasterTests(ConfigCase):
+    """C{postmaster} of C{[kumo]}."""
+
+    def test_address(self) -> None:
+        """It is an address with a domain, in ASCII."""
+        node = self.load("[kumo]\npostmaster = ops@example.org\n").node
+        self.assertEqual(node.postmaster, "ops@example.org")
+        for wrong in (
+            "postmaster",
+            "a b@c.d",
+            "j\u00fc@example.org",
+            "a@b\u00fc.example",
+            "<a@b.c>",
+        ):
+            self.assertIn("postmaster: ", self.one(f"[kumo]\npostmaster = {wrong}\n"))
+
+
 class ProxyTests(ConfigCase):
     """Proxies in front of a listener."""
 

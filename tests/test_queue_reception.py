@@ -196,6 +196,20 @@ class ReceiveTests(ReceptionCase):
             ],
         )
 
+    def test_postmaster(self) -> None:
+        """Mail for <postmaster> goes where the node says, and nowhere if it says nothing."""
+        bare = Recipient("Postmaster", {})
+        refusal: Any = self.reception.recipient(SESSION, transaction(), bare)
+        self.assertEqual(refusal.code, 550)
+        self.build(MemorySpool(), postmaster="ops@example.org")
+        reception = self.reception
+        self.assertIsNone(reception.recipient(SESSION, transaction(), bare))
+        self.successResultOf(reception.receive(SESSION, transaction("Postmaster", "c@b.example")))
+        self.assertEqual(
+            [(message.recipient, message.queue) for message in self.inserted],
+            [("ops@example.org", "example.org"), ("c@b.example", "b.example")],
+        )
+
     def test_login_and_proxy(self) -> None:
         """Who logged in, and who spoke for the client, is kept with the message."""
         session = attrs.evolve(SESSION, user="ann", proxy=HostPort("10.0.0.1", 99))

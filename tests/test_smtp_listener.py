@@ -377,7 +377,7 @@ class RelayTests(ListenerTestCase):
             ("@here.example:a@there.example", 550),
             ("@there.example:a@here.example", 250),
             ("a@[192.0.2.1]", 550),
-            ("postmaster", 550),
+            ("postmaster", 250),
         ):
             protocol.dataReceived(b"RCPT TO:<%s>\r\n" % address.encode())
             self.assertEqual(self.codes(transport), [code], address)

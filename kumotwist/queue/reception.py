@@ -42,6 +42,8 @@ class Reception:
 
     @param clock: tells the time.
     @param insert: hands stored messages to their queues.
+    @param postmaster: where mail for C{<postmaster>} without a domain goes; without it such mail
+        is refused.
     @param untraced: listeners that put no C{Received} header in front.
     """
 
@@ -55,7 +57,9 @@ class Reception:
         recorder: Recorder,
         insert: Callable[[Sequence[QueuedMessage]], None],
         untraced: Iterable[str] = (),
+        postmaster: str | None = None,
     ) -> None:
+        self._postmaster = postmaster
         self._clock = clock
         self._spool = spool
         self._bodies = bodies
@@ -80,12 +84,18 @@ class Reception:
     ) -> Reply | None:
         """Any recipient will do whose domain can be looked up; the listener checked relaying."""
         try:
-            domain = domain_of(recipient.address)
+            domain = domain_of(self._address(recipient))
         except CommandSyntaxError:
             return Reply.of(553, "5.1.2", "the recipient's domain is not a valid host name")
         if not domain:
             return Reply.of(550, "5.1.1", "there are no mailboxes here; name a domain")
         return None
+
+    def _address(self, recipient: Recipient) -> str:
+        """Where a recipient's mail goes: only C{postmaster} may stand without a domain."""
+        if self._postmaster is None or "@" in recipient.address:
+            return recipient.address
+        return self._postmaster
 
     def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
         """Record what a client was refused."""
@@ -148,8 +158,8 @@ class Reception:
             QueuedMessage(
                 id=new_id(now),
                 sender=transaction.sender,
-                recipient=recipient.address,
-                queue=domain_of(recipient.address),
+                recipient=self._address(recipient),
+                queue=domain_of(self._address(recipient)),
                 size=0,
                 created=now,
                 due=now,

@@ -296,7 +296,8 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _judge_rcpt(self, event: Rcpt) -> bool:
         session = self.session
-        if not session.may_relay:
+        # Anybody may write to <postmaster> (RFC 5321, 4.5.1): the reception knows who that is.
+        if not session.may_relay and "@" in event.recipient.address:
             refusal = self._terms.relay.refusal(session.peer.host, event.recipient.address)
             if refusal is not None:
                 self._answer(event, refusal)

@@ -31,10 +31,12 @@ from kumotwist.settings.types import (
 )
 from kumotwist.wire.smtp.body import LineEndings
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
-from kumotwist.wire.smtp.server import ServerOptions
+from kumotwist.wire.smtp.server_options import ServerOptions
+from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of, parse_mailbox
 
 __all__ = [
     "DOMAIN_PATTERN",
+    "MAILBOX",
     "REPLY",
     "ClientSettings",
     "ListenerSettings",
@@ -59,6 +61,21 @@ def _parse_domain_pattern(text: str) -> str:
 
 #: A domain, C{*.domain} for all below it, or C{*} for every domain.
 DOMAIN_PATTERN: SettingType[str] = SettingType("domain pattern", _parse_domain_pattern)
+
+
+def _parse_mailbox(text: str) -> str:
+    try:
+        mailbox = parse_mailbox(text.strip())
+        domain_of(str(mailbox))
+    except CommandSyntaxError as error:
+        raise ValueError(f"{text!r}: {error} (such as postmaster@example.com)") from None
+    if not str(mailbox).isascii():
+        raise ValueError(f"{text!r} is not in ASCII (such as postmaster@example.com)")
+    return str(mailbox)
+
+
+#: An address that everybody can send to: ASCII, with a domain.
+MAILBOX: SettingType[str] = SettingType("address", _parse_mailbox)
 
 
 def _parse_reply(text: str) -> Reply:
