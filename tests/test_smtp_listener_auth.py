@@ -87,6 +87,12 @@ class LoginTests(AuthTestCase):
         replies = {reply for command, reply in self.reception.refusals if command == "AUTH PLAIN"}
         self.assertEqual(replies, {"535 5.7.8 the name or the password is wrong"})
 
+    def test_malformed(self) -> None:
+        """Nonsense within a dialogue counts as a failure: it cannot go on for ever."""
+        client = self.session()
+        nonsense = b"AUTH SCRAM-SHA-256 " + base64.b64encode(b"x") + b"\r\n"
+        self.assertEqual(self.say(client, nonsense * 5), [501, 501, 501, 421])
+
     def test_login(self) -> None:
         """LOGIN, step by step, byte by byte."""
         protocol, transport = client = self.session()

@@ -203,9 +203,11 @@ class ESMTPServerProtocol(ServerArrival):
         self._out.append(self._machine.answer(reply))
 
     def _refused(self, reply: Reply, command: str) -> None:
+        if reply is say.TOO_MANY_CONNECTIONS:
+            return  # whoever opens thousands of connections shall not fill the records as well
         command = one_line(command, 512)
         self._reception.rejected(self.session, reply, command)
-        if reply.code == 421 and reply is not say.TOO_MANY_CONNECTIONS:
+        if reply.code == 421:
             self._log.info(
                 "{listener}: sent {peer} away: {reply}",
                 listener=self.session.listener,

@@ -87,4 +87,4 @@ class LoginDialogue:
             raise LocalProtocolError(f"{reply.code} does not answer AUTH")
         self.in_progress = reply.code == 334
         self.authenticated = reply.code == 235
-        self._failures += reply.code == 535
+        self._failures += reply.is_permanent
