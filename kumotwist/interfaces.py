@@ -65,7 +65,8 @@ class IReception(Interface):
         """
 
     def rejected(session: ServerSession, reply: Reply, command: str) -> None:
-        """A 4xx or 5xx was given, by the listener or by this object.
+        """A 4xx or 5xx was given, by the listener or by this object. Told once for each, and not
+        at all of connections that are more than there may be.
 
         @param command: what it answers, safe to log; C{"."} for the end of data and the empty
             string for the connection itself.

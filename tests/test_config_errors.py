@@ -84,6 +84,7 @@ class HeaderTests(ConfigCase):
         self.assertEqual(
             self.one("[zzz]\n"),
             "1: [zzz]: unknown section (one of [kumo], [spool], [log], [dns], [listener:NAME], "
+            "[listener:NAME peer NETWORK], "
             "[http], [source:NAME], [pool:NAME], [queue:PATTERN], [path:PATTERN], [proxy:NAME], "
             "[proxy-rule:NAME], [sink:NAME], [check])",
         )

@@ -269,3 +269,37 @@ class ReportTests(SynchronousTestCase):
         self.assertTrue(wants_report(MESSAGE))
         self.assertFalse(wants_report(attrs.evolve(MESSAGE, sender="")))
         self.assertRaises(ValueError, report, sender="")
+
+
+class WishesTests(SynchronousTestCase):
+    """What the sender asked for with RFC 3461."""
+
+    def test_notify(self) -> None:
+        """NEVER, and anything without FAILURE, is a wish not to be told of a failure."""
+        for words, wanted in (([], False), (["DELAY", "SUCCESS"], False), (["FAILURE"], True)):
+            message = attrs.evolve(MESSAGE, meta={"dsn_notify": words})
+            self.assertEqual(wants_report(message), wanted)
+        self.assertRaises(ValueError, report, meta={"dsn_notify": []})
+
+    def test_names(self) -> None:
+        """The sender's names for the message and its recipient come back."""
+        wishes = {"dsn_envid": "QQ314159 x", "dsn_orcpt": "rfc822;Bob@Ex ample.com"}
+        of_message, of_recipient = status(report(meta=wishes)[1])
+        self.assertEqual(of_message["Original-Envelope-Id"], "QQ314159 x")
+        self.assertEqual(of_recipient["Original-Recipient"], "rfc822;Bob@Ex ample.com")
+        self.assertEqual(next(iter(of_message.keys())), "Original-Envelope-Id")
+        of_message, of_recipient = status(report()[1])
+        self.assertNotIn("Original-Envelope-Id", of_message)
+        self.assertNotIn("Original-Recipient", of_recipient)
+
+    def test_return(self) -> None:
+        """HDRS brings the header back, FULL a large message whole."""
+        large = ORIGINAL + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 1000
+        for wish, original, kind in (
+            ("HDRS", ORIGINAL, "text/rfc822-headers"),
+            ("FULL", large, "message/rfc822"),
+            (None, large, "text/rfc822-headers"),
+            (None, ORIGINAL, "message/rfc822"),
+        ):
+            meta = {} if wish is None else {"dsn_ret": wish}
+            self.assertEqual(parts(report(original, meta=meta)[1])[2].get_content_type(), kind)

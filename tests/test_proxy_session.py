@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from kumotwist.proxy.credentials import Login
+from kumotwist.logins import Login
 from kumotwist.proxy.outgoing import IDialer, IOutgoing
 from kumotwist.wire.socks5.server import MAX_PENDING
 from tests.proxy_case import (

@@ -255,6 +255,12 @@ class ReportTests(FateCase):
         self.assertEqual(self.kinds(), ["Bounce", "Bounce"])
         self.assertEqual((self.requeued, self.spool.messages), ([], {}))
 
+    def test_sender_who_does_not_want_to_know(self) -> None:
+        """A message whose sender asked not to be told is forgotten without a report (RFC 3461)."""
+        for words in ([], ["SUCCESS", "DELAY"]):
+            self.fates.failed(self.message(meta={"dsn_notify": words}), NO, FACTS)
+        self.assertNotIn("Reception", self.kinds())
+
     def test_sender_that_is_no_domain(self) -> None:
         """A sender who cannot be written to does not keep the message for ever."""
         for sender in ("a@\N{ZERO WIDTH JOINER}.example", "a@" + "ü" * 300, "a@-.\udcff"):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -171,6 +172,51 @@ class ReceiveTests(ReceptionCase):
         record = self.world.records()[0]
         self.assertEqual(record["tls_protocol_version"], "TLSv1.3")
         self.assertEqual(record["reception_protocol"], "ESMTPS")
+
+    def test_wishes(self) -> None:
+        """What the sender wants to be told is kept, for each recipient its own (RFC 3461)."""
+        with_wishes = transaction(RET="hdrs", ENVID="a+2Bb")
+        with_wishes.recipients = [
+            Recipient("c@b.example", {"NOTIFY": "never", "ORCPT": "RFC822;d+2Be@f.example"}),
+            Recipient("g@b.example", {"NOTIFY": "FAILURE,DELAY"}),
+            Recipient("h@b.example", {}),
+        ]
+        self.successResultOf(self.reception.receive(SESSION, with_wishes))
+        wishes = [
+            {key: value for key, value in message.meta.items() if key.startswith("dsn_")}
+            for message in self.inserted
+        ]
+        both = {"dsn_ret": "HDRS", "dsn_envid": "a+b"}
+        self.assertEqual(
+            wishes,
+            [
+                {**both, "dsn_notify": [], "dsn_orcpt": "rfc822;d+e@f.example"},
+                {**both, "dsn_notify": ["DELAY", "FAILURE"]},
+                both,
+            ],
+        )
+
+    def test_postmaster(self) -> None:
+        """Mail for <postmaster> goes where the node says, and nowhere if it says nothing."""
+        bare = Recipient("Postmaster", {})
+        refusal: Any = self.reception.recipient(SESSION, transaction(), bare)
+        self.assertEqual(refusal.code, 550)
+        self.build(MemorySpool(), postmaster="ops@example.org")
+        reception = self.reception
+        self.assertIsNone(reception.recipient(SESSION, transaction(), bare))
+        self.successResultOf(reception.receive(SESSION, transaction("Postmaster", "c@b.example")))
+        self.assertEqual(
+            [(message.recipient, message.queue) for message in self.inserted],
+            [("ops@example.org", "example.org"), ("c@b.example", "b.example")],
+        )
+
+    def test_login_and_proxy(self) -> None:
+        """Who logged in, and who spoke for the client, is kept with the message."""
+        session = attrs.evolve(SESSION, user="ann", proxy=HostPort("10.0.0.1", 99))
+        self.successResultOf(self.reception.receive(session, transaction("c@b.example")))
+        meta = self.inserted[0].meta
+        self.assertEqual((meta["authn_id"], meta["orig_received_from"]), ("ann", "10.0.0.1:99"))
+        self.assertEqual(meta["reception_protocol"], "ESMTPA")
 
     def test_parameters(self) -> None:
         """What delivery must know of the envelope is kept."""

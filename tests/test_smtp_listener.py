@@ -20,7 +20,8 @@ from zope.interface.verify import verifyObject
 
 from kumotwist.interfaces import IReception
 from kumotwist.smtp.listener import ESMTPListenerFactory
-from kumotwist.smtp.server_protocol import LINGER, ESMTPServerProtocol
+from kumotwist.smtp.server_connection import LINGER
+from kumotwist.smtp.server_protocol import ESMTPServerProtocol
 from kumotwist.smtp.session import ServerSession
 from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.wire.smtp.events import Recipient, Transaction
@@ -165,6 +166,8 @@ class SessionTests(ListenerTestCase):
                 "may_relay": True,
                 "ehlo_domain": "client.example",
                 "extended": True,
+                "user": "",
+                "proxy": None,
                 "tls": None,
             },
         )
@@ -374,7 +377,7 @@ class RelayTests(ListenerTestCase):
             ("@here.example:a@there.example", 550),
             ("@there.example:a@here.example", 250),
             ("a@[192.0.2.1]", 550),
-            ("postmaster", 550),
+            ("postmaster", 250),
         ):
             protocol.dataReceived(b"RCPT TO:<%s>\r\n" % address.encode())
             self.assertEqual(self.codes(transport), [code], address)

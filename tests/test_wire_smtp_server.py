@@ -94,12 +94,13 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(
             offer,
             b"250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n"
-            b"250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250 STARTTLS\r\n",
+            b"250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n"
+            b"250-LIMITS MAILMAX=10000 RCPTMAX=3\r\n250 STARTTLS\r\n",
         )
         machine.receive_data(lines("STARTTLS"))
         drain(machine)
         machine.receive_data(lines("EHLO me"))
-        self.assertEqual(drain(machine)[1], offer.replace(b"250-ENH", b"250 ENH")[:-14])
+        self.assertEqual(drain(machine)[1], offer.replace(b"250-LIM", b"250 LIM")[:-14])
         machine.receive_data(lines("HELO me"))
         self.assertEqual(drain(machine)[1], b"250 mx.example.com\r\n")
 
@@ -233,12 +234,12 @@ class CommandTests(SynchronousTestCase):
             ("body=8bitmime SMTPUTF8", 250),
             ("SIZE=1001", 552),
             ("SIZE=99999999999999999999", 552),
-            ("RET=FULL", 555),
+            ("BY=120;R", 555),
             ("AUTH=<>", 555),
         ):
             data = lines(f"MAIL FROM:<a@b.c> {parameters}")
             self.assertEqual(talk(HELLO + data), [250, code], parameters)
-        data = lines("MAIL FROM:<>", "RCPT TO:<a@b.c> NOTIFY=NEVER")
+        data = lines("MAIL FROM:<>", "RCPT TO:<a@b.c> RRVS=1")
         self.assertEqual(talk(HELLO + data), [250, 250, 555])
 
     def test_utf8_addresses(self) -> None:

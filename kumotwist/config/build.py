@@ -8,7 +8,7 @@ import attrs
 
 from kumotwist.config.errors import ConfigError, did_you_mean, nearest
 from kumotwist.config.reader import Entry, RawSection
-from kumotwist.config.sections import KINDS, PLANNED_KINDS, SectionKind
+from kumotwist.config.sections import KINDS, PLANNED_KINDS, SectionKind, kind_of
 from kumotwist.egress.settings import WEIGHT, PoolEntry
 from kumotwist.settings import Checked
 
@@ -82,7 +82,7 @@ def _identify(raw: RawSection, errors: list[ConfigError]) -> Section | None:
     def wrong(problem: str) -> None:
         errors.append(ConfigError(raw.file, raw.line, raw.header, "", problem))
 
-    kind = KINDS.get(word)
+    kind = kind_of(word, label)
     if kind is None:
         if word in PLANNED_KINDS:
             wrong("the section is not supported yet")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+import attrs
+
 from kumotwist.config.build import Section
 from kumotwist.config.errors import ConfigError, did_you_mean
 from kumotwist.config.listening import check_listening
@@ -19,6 +21,7 @@ _FILES = ("tls_certificate", "tls_private_key", "tls_required_client_ca")
 def check(sections: Sequence[Section]) -> Iterator[ConfigError]:
     """Find what is wrong with sections that are each well-formed."""
     yield from _check_references(sections)
+    yield from _check_peers(sections)
     yield from _check_files(sections)
     yield from check_listening(sections)
 
@@ -50,6 +53,29 @@ def _check_references(sections: Sequence[Section]) -> Iterator[ConfigError]:
             proxy = section.values.get("proxy")
             if proxy is not None and proxy not in proxies:
                 yield _undefined(section, "proxy", "proxy", proxy, proxies)
+
+
+def _check_peers(sections: Sequence[Section]) -> Iterator[ConfigError]:
+    """Exceptions for networks whose listener is not there, or with whose keys they do not agree."""
+    listeners = {str(one.name): one for one in sections if one.kind.name == "listener"}
+    for section in sections:
+        if section.kind.name != "listener-peer" or section.name is None:
+            continue
+        listener = listeners.get(section.name.listener)
+        if listener is None:
+            yield _undefined(section, "", "listener", section.name.listener, listeners)
+        elif listener.settings is not None:
+            merged = attrs.evolve(
+                listener.settings,
+                # A section for proxies says by its network whose headers are believed.
+                trusted_proxies=listener.settings.trusted_proxies or (section.name.network,),
+                **section.values,
+            )
+            known = set(listener.settings.problems())
+            for problem in merged.problems():
+                key = next((key for key in problem.keys if key in section.values), "")
+                if key and problem not in known:
+                    yield section.error(key, problem.text)
 
 
 def _undefined(

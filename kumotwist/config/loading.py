@@ -111,6 +111,14 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
             if one.kind.name == kind
         ]
 
+    listeners: dict[str, Any] = {
+        name: listener.with_peers(
+            Rule(rule.pattern.network, rule.values)
+            for rule in rules("listener-peer")
+            if rule.pattern.listener == name
+        )
+        for name, listener in by_name("listener").items()
+    }
     sources: dict[str, Any] = by_name("source")
     sources.setdefault(UNSPECIFIED, SourceSettings(name=UNSPECIFIED))
     pools: dict[str, Any] = by_name("pool")
@@ -125,7 +133,7 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
         log=settings("log"),
         dns=settings("dns"),
         http=single("http"),
-        listeners=MappingProxyType(by_name("listener")),
+        listeners=MappingProxyType(listeners),
         sources=MappingProxyType(sources),
         pools=MappingProxyType(pools),
         queues=QueueTable(rules("queue")),

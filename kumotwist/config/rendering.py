@@ -9,6 +9,7 @@ from kumotwist.config.configuration import Configuration
 from kumotwist.config.sections import KINDS, SectionKind
 from kumotwist.egress.settings import PoolSettings
 from kumotwist.settings.layers import RuleTable
+from kumotwist.smtp.settings import PeerPattern
 
 __all__ = ["render"]
 
@@ -20,6 +21,7 @@ _ATTRIBUTES = {
     "dns": "dns",
     "http": "http",
     "listener": "listeners",
+    "listener-peer": "listeners",
     "source": "sources",
     "pool": "pools",
     "queue": "queues",
@@ -53,6 +55,12 @@ def _sections(
 ) -> Iterator[tuple[str, list[str]]]:
     """The sections of one kind: their headers and their lines."""
     value: Any = getattr(configuration, _ATTRIBUTES[kind.name])
+    if kind.name == "listener-peer":
+        for name, listener in value.items():
+            for rule in listener.peers:
+                header = str(PeerPattern(name, rule.pattern))
+                yield f"{kind.word}:{header}", _some_lines(kind, rule.values, mask)
+        return
     if isinstance(value, RuleTable):
         yield f"{kind.name}:default", _lines(kind, value.default, mask)
         for rule in value.rules:

@@ -18,10 +18,10 @@ from kumotwist.journal.settings import LogSettings
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.queue.settings import QueuePattern, QueueSettings
 from kumotwist.settings import Setting, declared
-from kumotwist.smtp.settings import ListenerSettings, SinkSettings
+from kumotwist.smtp.settings import ClientSettings, ListenerSettings, PeerPattern, SinkSettings
 from kumotwist.spool.settings import SpoolSettings
 
-__all__ = ["KINDS", "PLANNED_KINDS", "SectionKind"]
+__all__ = ["KINDS", "PLANNED_KINDS", "SectionKind", "kind_of"]
 
 
 def _parse_name(text: str) -> str:
@@ -34,11 +34,12 @@ def _parse_name(text: str) -> str:
 class SectionKind:
     """A kind of section.
 
-    @ivar name: the word before the colon.
+    @ivar name: what it is called here.
     @ivar settings: the class that its keys fill.
     @ivar doc: what it is, for the reference page.
     @ivar label: what stands after the colon, C{NAME} or C{PATTERN}; empty if nothing does.
     @ivar parse_name: reads that.
+    @ivar begins_with: the word before the colon, if it is not the name.
     """
 
     name: str
@@ -46,11 +47,17 @@ class SectionKind:
     doc: str
     label: str = ""
     parse_name: Callable[[str], Any] = _parse_name
+    begins_with: str = ""
+
+    @property
+    def word(self) -> str:
+        """The word before the colon."""
+        return self.begins_with or self.name
 
     @property
     def form(self) -> str:
         """The header in general, such as C{source:NAME}."""
-        return f"{self.name}:{self.label}" if self.label else self.name
+        return f"{self.word}:{self.label}" if self.label else self.word
 
     @property
     def keys(self) -> Mapping[str, tuple[attrs.Attribute[Any], Setting]]:
@@ -86,6 +93,15 @@ KINDS: dict[str, SectionKind] = {
             ListenerSettings,
             "An ESMTP listener. Without such a section no mail comes in by SMTP.",
             "NAME",
+        ),
+        SectionKind(
+            "listener-peer",
+            ClientSettings,
+            "What holds instead for the clients of a listener that connect from a network. Key by "
+            "key the smallest network wins that the client is in.",
+            "NAME peer NETWORK",
+            PeerPattern.parse,
+            begins_with="listener",
         ),
         SectionKind(
             "http",
@@ -145,6 +161,15 @@ KINDS: dict[str, SectionKind] = {
         ),
     )
 }
+
+
+def kind_of(word: str, label: str) -> SectionKind | None:
+    """The kind of a section, by the word before the colon and by what follows it."""
+    if word == "listener" and re.search(r"\speer(\s|$)", label):
+        return KINDS["listener-peer"]
+    kind = KINDS.get(word)
+    return None if kind is None or kind.word != word else kind
+
 
 #: Kinds that are agreed on and not built yet.
 PLANNED_KINDS = frozenset(CONTRACT) - frozenset(KINDS)

@@ -8,6 +8,7 @@ import attrs
 
 from kumotwist.settings import setting
 from kumotwist.settings.types import HOST_NAME, TEXT, SettingType, list_of, parse_count
+from kumotwist.smtp.settings import MAILBOX
 
 __all__ = ["NodeSettings"]
 
@@ -51,4 +52,11 @@ class NodeSettings:
         list_of(TEXT),
         "Further files, relative to this one: `conf.d/*.ini`. Only the main file can include.",
         default=(),
+    )
+    postmaster: str | None = setting(
+        MAILBOX,
+        "Where mail for `<postmaster>` goes, the address without a domain that every server has "
+        "(RFC 5321, 4.5.1); anybody may write to it.",
+        default=None,
+        default_doc="it is refused",
     )

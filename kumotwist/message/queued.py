@@ -42,7 +42,9 @@ class QueuedMessage:
     @ivar due: when the next attempt may start; seconds since the epoch.
     @ivar attempts: delivery attempts that were charged to it so far.
     @ivar meta: what is known of it besides, JSON-able: C{reception_protocol}, C{received_from},
-        C{body} ("7BIT", "8BITMIME"), C{smtputf8}, the DSN parameters, the last reply.
+        C{body} ("7BIT", "8BITMIME"), C{smtputf8}, the last reply, and what the sender asked for
+        with RFC 3461: C{dsn_ret} ("FULL", "HDRS"), C{dsn_envid}, C{dsn_notify} (a list of words,
+        empty for NEVER), C{dsn_orcpt} ("rfc822;user@example.com").
     @ivar body_key: the spool's own name for the shared body; 0 until it has been stored.
     @ivar body: the octets (CRLF line ends, not dot-stuffed) while they are worth keeping in
         memory, else L{None}: then the spool's C{load} gives them.

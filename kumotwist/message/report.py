@@ -22,6 +22,8 @@ __all__ = ["Failure", "build_report", "wants_report"]
 
 #: A failed message up to this size is returned whole, of a larger one only the header.
 MAX_RETURNED_MESSAGE = 64 * 1024
+#: The same if the sender asked for the whole (RET=FULL of RFC 3461, 4.3).
+MAX_RETURNED_ON_DEMAND = 10 * 1024 * 1024
 #: A header is cut behind the last line that ends before this size.
 MAX_RETURNED_HEADER = 32 * 1024
 
@@ -69,8 +71,14 @@ class Failure:
 
 
 def wants_report(message: QueuedMessage) -> bool:
-    """Whether anybody is to be told: never for the null sender (RFC 5321, 4.5.5; RFC 3834, 2)."""
-    return message.sender not in ("", "<>")
+    """Whether anybody is to be told of a failure.
+
+    Never the null sender (RFC 5321, 4.5.5; RFC 3834, 2), and nobody who asked not to be (RFC 3461,
+    4.1: C{NOTIFY} without C{FAILURE}).
+    """
+    return message.sender not in ("", "<>") and "FAILURE" in message.meta.get(
+        "dsn_notify", ("FAILURE",)
+    )
 
 
 def build_report(
@@ -96,10 +104,10 @@ def build_report(
     @param now: the report's date; seconds since the epoch.
     @param postmaster: the address it comes from; C{postmaster@REPORTING_MTA} if absent.
     @return: the report with CRLF line ends.
-    @raise ValueError: if the message came from the null sender.
+    @raise ValueError: if nobody is to be told (L{wants_report}).
     """
     if not wants_report(message):
-        raise ValueError("a message from the null sender is never reported")
+        raise ValueError("nobody wants a report on this message")
     host = _token(reporting_mta)
     boundary = f"report-{_token(report_id)}"
     while boundary.encode() in original:
@@ -119,7 +127,7 @@ def build_report(
     parts = [
         _words_part(message, failure, host, now),
         _status_part(message, failure, host, now),
-        _original_part(original),
+        _original_part(original, message.meta.get("dsn_ret")),
     ]
     delimiter = f"\r\n--{boundary}\r\n".encode()
     top = "\r\n".join(header).encode("utf-8", "replace") + b"\r\n"
@@ -170,10 +178,14 @@ def _status_part(message: QueuedMessage, failure: Failure, host: str, now: float
         # RFC 6533, 3: the form that fits into a 7-bit report.
         kind = "utf-8"
         recipient = "".join(map(_xtext, recipient))
+    envelope_id = message.meta.get("dsn_envid")
+    original = message.meta.get("dsn_orcpt")
     lines = [
+        *([f"Original-Envelope-Id: {_ascii(envelope_id, 200)}"] if envelope_id else ()),
         f"Reporting-MTA: dns; {host}",
         f"Arrival-Date: {date_time(message.created)}",
         "",
+        *([f"Original-Recipient: {_ascii(original, 900)}"] if original else ()),
         f"Final-Recipient: {kind}; {_ascii(recipient, 900)}",
         "Action: failed",
         f"Status: {failure.reported_status()}",
@@ -194,9 +206,13 @@ def _status_part(message: QueuedMessage, failure: Failure, host: str, now: float
     return b"Content-Type: message/delivery-status\r\n\r\n" + fields.encode("ascii")
 
 
-def _original_part(original: bytes) -> bytes:
-    """The message itself, or its header where the whole is too large or not plain 7-bit text."""
-    if len(original) <= MAX_RETURNED_MESSAGE and _is_plain(original):
+def _original_part(original: bytes, wanted: str | None) -> bytes:
+    """The message itself, or its header where the whole is too large or not plain 7-bit text.
+
+    @param wanted: C{FULL} or C{HDRS}, if the sender said so.
+    """
+    limit = {"FULL": MAX_RETURNED_ON_DEMAND, "HDRS": -1}.get(wanted or "", MAX_RETURNED_MESSAGE)
+    if len(original) <= limit and _is_plain(original):
         return b"Content-Type: message/rfc822\r\n\r\n" + original
     header = original[: header_end(original)]
     if len(header) > MAX_RETURNED_HEADER:

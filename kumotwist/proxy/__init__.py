@@ -8,7 +8,7 @@ How a client's connection goes through this package:
 
  - L{kumotwist.proxy.session} is the protocol on it. What the octets mean is known to
    L{kumotwist.wire.socks5.server}; whether a login is right, to a Twisted cred checker
-   (L{kumotwist.proxy.credentials}).
+   (L{kumotwist.logins}).
  - L{kumotwist.proxy.route} finds where it goes and asks L{kumotwist.proxy.rules}: the first
    matching C{[proxy-rule:NAME]} decides, else the default, which keeps off every port that is not
    for mail, loopback, link-local addresses and the proxy itself.

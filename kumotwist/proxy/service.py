@@ -21,10 +21,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.errors import KumotwistError
+from kumotwist.logins import can_check
 from kumotwist.proxy.accepting import Clients, ClientSocket
 from kumotwist.proxy.certificate import CertificateError, ProxyCertificate
 from kumotwist.proxy.counters import ProxyCounters
-from kumotwist.proxy.credentials import can_check
 from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive
 from kumotwist.proxy.relay import Relay, TransportRelay

@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.proxy.credentials import check_login, user_name
+from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.names import resolve_name
 from kumotwist.proxy.outgoing import IOutgoing, describe, read_ip, rep_for
 from kumotwist.proxy.relay import Relay

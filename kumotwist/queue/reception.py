@@ -21,6 +21,7 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.recorder import Recorder
 from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
+from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of
@@ -41,6 +42,8 @@ class Reception:
 
     @param clock: tells the time.
     @param insert: hands stored messages to their queues.
+    @param postmaster: where mail for C{<postmaster>} without a domain goes; without it such mail
+        is refused.
     @param untraced: listeners that put no C{Received} header in front.
     """
 
@@ -54,7 +57,9 @@ class Reception:
         recorder: Recorder,
         insert: Callable[[Sequence[QueuedMessage]], None],
         untraced: Iterable[str] = (),
+        postmaster: str | None = None,
     ) -> None:
+        self._postmaster = postmaster
         self._clock = clock
         self._spool = spool
         self._bodies = bodies
@@ -79,12 +84,18 @@ class Reception:
     ) -> Reply | None:
         """Any recipient will do whose domain can be looked up; the listener checked relaying."""
         try:
-            domain = domain_of(recipient.address)
+            domain = domain_of(self._address(recipient))
         except CommandSyntaxError:
             return Reply.of(553, "5.1.2", "the recipient's domain is not a valid host name")
         if not domain:
             return Reply.of(550, "5.1.1", "there are no mailboxes here; name a domain")
         return None
+
+    def _address(self, recipient: Recipient) -> str:
+        """Where a recipient's mail goes: only C{postmaster} may stand without a domain."""
+        if self._postmaster is None or "@" in recipient.address:
+            return recipient.address
+        return self._postmaster
 
     def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
         """Record what a client was refused."""
@@ -135,6 +146,10 @@ class Reception:
             "received_from": str(session.peer),
             "session_id": session.session_id,
         }
+        if session.proxy is not None:
+            meta["orig_received_from"] = str(session.proxy)
+        if session.user:
+            meta["authn_id"] = session.user
         if transaction.parameters.get("BODY"):
             meta["body"] = transaction.parameters["BODY"]
         if "SMTPUTF8" in transaction.parameters:
@@ -143,12 +158,12 @@ class Reception:
             QueuedMessage(
                 id=new_id(now),
                 sender=transaction.sender,
-                recipient=recipient.address,
-                queue=domain_of(recipient.address),
+                recipient=self._address(recipient),
+                queue=domain_of(self._address(recipient)),
                 size=0,
                 created=now,
                 due=now,
-                meta=dict(meta),
+                meta={**meta, **_wishes(transaction, recipient)},
             )
             for recipient in transaction.recipients
         ]
@@ -192,6 +207,20 @@ class Reception:
 
     def _not_taken_back(self, failure: Any) -> None:
         self._log.error("cannot take back a message: {reason}", reason=failure.getErrorMessage())
+
+
+def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:
+    """What the sender wants to be told of one recipient's copy (RFC 3461), for reports."""
+    wishes: dict[str, Any] = {}
+    if "RET" in transaction.parameters:
+        wishes["dsn_ret"] = parse_ret(transaction.parameters["RET"])
+    if "ENVID" in transaction.parameters:
+        wishes["dsn_envid"] = parse_envid(transaction.parameters["ENVID"])
+    if "NOTIFY" in recipient.parameters:
+        wishes["dsn_notify"] = sorted(parse_notify(recipient.parameters["NOTIFY"]))
+    if "ORCPT" in recipient.parameters:
+        wishes["dsn_orcpt"] = parse_orcpt(recipient.parameters["ORCPT"])
+    return wishes
 
 
 def _accepted(messages: list[QueuedMessage]) -> Reply:

@@ -121,6 +121,7 @@ class Node(MultiService):
             bodies,
             recorder,
             self._scheduler.insert_all,
+            postmaster=configuration.node.postmaster,
             untraced=(
                 name
                 for name, listener in configuration.listeners.items()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import ipaddress
 import socket
 from typing import Any
 
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IReactorTime
 from twisted.internet.protocol import Factory
@@ -13,13 +17,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from kumotwist.interfaces import IReception
-from kumotwist.smtp.relay import RelayControl
+from kumotwist.smtp.client_terms import ClientTerms
+from kumotwist.smtp.relay import UNIX, RelayControl
+from kumotwist.smtp.server_auth import Authenticator
 from kumotwist.smtp.server_budget import ReceptionBudget
-from kumotwist.smtp.server_protocol import (
-    SHUTTING_DOWN,
-    TOO_MANY_CONNECTIONS,
-    ESMTPServerProtocol,
-)
+from kumotwist.smtp.server_protocol import ESMTPServerProtocol
+from kumotwist.smtp.server_replies import SHUTTING_DOWN, TOO_MANY_CONNECTIONS
 from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.wire.smtp.replies import Reply
 
@@ -37,6 +40,7 @@ class ESMTPListenerFactory:
         one there is no TLS.
     @param node_hostname: the listener's name where the settings have none; by default the
         machine's.
+    @param checker: who may log in; by default what C{settings.auth} says.
     @ivar sessions: the connections that are open now.
     @raise ValueError: if the settings want implicit TLS and there is no context factory.
     """
@@ -50,6 +54,7 @@ class ESMTPListenerFactory:
         reception: IReception,
         tls_context_factory: Any = None,
         node_hostname: str | None = None,
+        checker: ICredentialsChecker | None = None,
     ) -> None:
         implicit = settings.tls == "implicit"
         if implicit and tls_context_factory is None:
@@ -58,16 +63,25 @@ class ESMTPListenerFactory:
         self.settings = settings
         self.reception = reception
         self.tls_context_factory = tls_context_factory
-        self.options = settings.server_options(node_hostname or socket.getfqdn())
+        if checker is None and settings.auth is not None:
+            checker = makeChecker(settings.auth)
+        self.authenticator = None if checker is None else Authenticator(checker)
         self.can_start_tls = settings.tls == "starttls" and tls_context_factory is not None
-        self.relay = RelayControl(settings.relay_hosts, settings.relay_to)
         self.budget = ReceptionBudget(settings.max_octets_in_reception)
+        self._node_hostname = node_hostname or socket.getfqdn()
+        # Most sessions come from few clients.
+        self.terms = functools.lru_cache(maxsize=1024)(self._find_terms)
         self.sessions: set[ESMTPServerProtocol] = set()
         self._draining = False
         self._full = False
         self._gone: list[Deferred[None]] = []
         self._tls_wrapper: TLSMemoryBIOFactory | None = None
-        if implicit:
+        self.implicit_tls = implicit
+        # A PROXY header comes before the handshake: then sessions begin TLS themselves.
+        proxied = settings.trusted_proxies or any(
+            rule.values.get("require_proxy_protocol") for rule in settings.peers
+        )
+        if implicit and not proxied:
             sessions = Factory.forProtocol(self._build_session)
             sessions.noisy = False
             self._tls_wrapper = TLSMemoryBIOFactory(
@@ -86,6 +100,23 @@ class ESMTPListenerFactory:
         if self._tls_wrapper is not None:
             return self._tls_wrapper.buildProtocol(addr)
         return self._build_session()
+
+    def _find_terms(self, host: str) -> ClientTerms:
+        """What holds for the client at an address, as L{plain_address} makes it, or L{UNIX}."""
+        settings = self.settings
+        if settings.peers:
+            try:
+                address = ipaddress.ip_address("127.0.0.1" if host == UNIX else host)
+            except ValueError:
+                pass  # some other kind of transport: no network's
+            else:
+                settings = settings.for_client(address)
+        mechanisms = () if self.authenticator is None else self.authenticator.mechanisms
+        return ClientTerms(
+            settings,
+            settings.server_options(self._node_hostname, mechanisms),
+            RelayControl(settings.relay_hosts, settings.relay_to),
+        )
 
     def _build_session(self) -> ESMTPServerProtocol:
         return ESMTPServerProtocol(self, tls=self._tls_wrapper is not None)

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import Logger
+from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.message.queued import new_id
-from kumotwist.settings.types import HostPort
-from kumotwist.smtp.relay import UNIX, plain_address
-from kumotwist.smtp.server_timer import SessionTimer
-from kumotwist.smtp.session import ServerSession
+from kumotwist.smtp import server_replies as say
+from kumotwist.smtp.relay import UNIX
+from kumotwist.smtp.server_arrival import ServerArrival, host_port
+from kumotwist.smtp.server_auth import LoginAttempts
+from kumotwist.smtp.server_connection import LINGER
 from kumotwist.tls.facts import tls_facts
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.events import (
     PAUSED,
+    Auth,
+    AuthResponse,
+    Chunk,
     DataBegin,
     Event,
     Hello,
@@ -31,93 +33,58 @@ from kumotwist.wire.smtp.events import (
     Quit,
     Rcpt,
     StartTLS,
+    XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
-from kumotwist.wire.smtp.server import SMTPServer
 
 if TYPE_CHECKING:
     from kumotwist.smtp.listener import ESMTPListenerFactory
 
 __all__ = ["ESMTPServerProtocol"]
 
-#: Seconds that a client gets to take the last reply and to close its side.
-LINGER = 5.0
-
-SHUTTING_DOWN = Reply.of(421, "4.3.2", "shutting down, try again later")
-TOO_MANY_CONNECTIONS = Reply.of(421, "4.3.2", "too many connections, try again later")
-_IDLE = Reply.of(421, "4.4.2", "idle for too long")
-_NOT_READY = Reply.of(421, "4.3.2", "not ready for mail, try again later")
-_TOO_LONG = Reply.of(421, "4.4.2", "this session has lasted too long")
-_SLOW_DATA = Reply.of(421, "4.4.2", "the message took too long to arrive")
-_SLOW_ANSWER = Reply.of(451, "4.4.5", "processing took too long, try again later")
-_BROKEN = Reply.of(451, "4.3.0", "local error in processing, try again later")
-_NO_ROOM = Reply.of(452, "4.3.1", "too much mail is just being received, try again later")
-_EARLY = Reply.of(421, "4.5.0", "the message was sent before the go-ahead (RFC 2920, 3.1)")
-
 Answer = Reply | Deferred[Reply | None] | Deferred[Reply] | None
 
 
-@implementer(IHandshakeListener, IHalfCloseableProtocol, IPushProducer)
-class ESMTPServerProtocol(Protocol):
+@implementer(IHandshakeListener, IHalfCloseableProtocol)
+class ESMTPServerProtocol(ServerArrival):
     """One session.
 
     Commands are handled in a plain loop and their replies leave in one write. The loop stops where
     the reception wants time, or where the client does not take our replies; then no more is read
     than has already arrived.
 
-    As an C{IPushProducer} it produces replies: the transport says when there are too many.
-
     @param listener: the factory, which owns what the sessions share.
     @param tls: whether the connection begins with a handshake.
     """
 
-    _log = Logger()
-    transport: Any
-
     def __init__(self, listener: ESMTPListenerFactory, *, tls: bool) -> None:
-        self._listener = listener
-        self._settings = listener.settings
+        super().__init__(listener, tls=tls)
         self._reception = listener.reception
-        self._machine = SMTPServer(listener.options, starttls=listener.can_start_tls, tls=tls)
-        self._timer = SessionTimer(listener.reactor, self._expired)
-        self._tls_begun = tls
-        self._out: list[bytes] = []
         self._pending: Deferred[Any] | None = None
         self._then: Callable[[Reply | None], None] = self._welcome
         self._leaving: Reply | None = None
         self._charged = 0
         self._data_deadline = 0.0
         self._session_deadline = 0.0
-        self._reading = True
-        self._blocked = False  # the transport has enough of our replies
         self._welcomed = False
-        self._closing = False
-        self._said_goodbye = False
-        self._input_ended = False
-        self.session: ServerSession
 
     # -- the connection ------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
         """Ask the reception, then greet."""
         listener = self._listener
-        peer = _host_port(self.transport.getPeer())
-        self.session = ServerSession(
-            session_id=new_id(),
-            listener=self._settings.name,
-            hostname=listener.options.hostname,
-            peer=peer,
-            local=_host_port(self.transport.getHost()),
-            may_relay=listener.relay.may_relay(peer.host),
-        )
+        self._begin(host_port(self.transport.getPeer()), host_port(self.transport.getHost()))
         self.transport.registerProducer(self, True)
         self._session_deadline = listener.reactor.seconds() + self._settings.session_timeout
         refusal = listener.admit(self)
         if refusal is not None:
             self._said_goodbye = True  # no lingering: there are too many already
             self._welcome(refusal)
-        else:
-            self._consider(self._question(self._reception.connected), self._welcome)
+            return
+        self._arrive()
+
+    def _entered(self) -> None:
+        self._consider(self._question(self._reception.connected), self._welcome)
 
     def _welcome(self, reply: Reply | None) -> None:
         """Greet, or say why not."""
@@ -130,6 +97,9 @@ class ESMTPServerProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what the client sent."""
+        if self._preamble is not None:
+            self._read_preamble(self._preamble, data)
+            return
         machine = self._machine
         if machine.closed:
             return
@@ -170,31 +140,11 @@ class ESMTPServerProtocol(Protocol):
         """TLS is in use."""
         self.session = attrs.evolve(self.session, tls=tls_facts(self.transport))
 
-    # -- back-pressure -------------------------------------------------------------------------
+    # -- the loop ------------------------------------------------------------------------------
 
-    def pauseProducing(self) -> None:
-        """The client does not take our replies."""
-        self._blocked = True
-
-    def resumeProducing(self) -> None:
-        """It has taken them."""
-        self._blocked = False
+    def _go_on(self) -> None:
         if self._welcomed and self._pending is None and not self._closing:
             self._pump()
-
-    def stopProducing(self) -> None:
-        """The connection is about to be lost."""
-        self._blocked = True
-
-    def _read(self, wanted: bool) -> None:
-        if wanted is not self._reading:
-            self._reading = wanted
-            if wanted:
-                self.transport.resumeProducing()
-            else:
-                self.transport.pauseProducing()
-
-    # -- the loop ------------------------------------------------------------------------------
 
     def _pump(self, *, progress: bool = True) -> None:
         """Handle what has arrived, as far as that is possible now.
@@ -202,31 +152,23 @@ class ESMTPServerProtocol(Protocol):
         @param progress: whether the client's patience begins anew even if there is no whole
             command yet.
         """
-        machine = self._machine
-        while not self._blocked and not machine.closed:
-            event = machine.next_event()
+        while not self._blocked and not self._machine.closed:
+            event = self._machine.next_event()
             if event is NEED_DATA or event is PAUSED:
                 break
             progress = True
             judge = _JUDGE.get(type(event))
             if self._leaving is not None and type(event) not in _ENDS:
                 self._answer(event, self._leaving)
-            elif judge is None or event.reply.code >= 400:
+            elif judge is None or (event.reply.code >= 400 and type(event) not in _LOGINS):
                 self._answer(event, event.reply)
             elif not judge(self, event):
                 break
         self._flush()
-        if machine.closed:
+        if self._machine.closed:
             self._close()
         elif self._pending is None:
             self._await_input(progress)
-
-    def _flush(self) -> None:
-        out = self._out
-        if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self.transport.write(data)
 
     def _await_input(self, progress: bool) -> None:
         """Go on reading, and say how long the client may take.
@@ -237,19 +179,22 @@ class ESMTPServerProtocol(Protocol):
             self._close()
             return
         self._read(not self._blocked)
-        in_body = self._machine.in_body
-        if not (progress or in_body):
+        machine = self._machine
+        if not (progress or machine.in_body):
             return
         now = self._listener.reactor.seconds()
         deadline = now + self._settings.client_timeout
-        if in_body:
+        self._charge(machine.body_octets)
+        if not machine.receiving:
+            self._data_deadline = 0.0
+        else:
+            self._data_deadline = self._data_deadline or now + self._settings.data_timeout
             deadline = min(deadline, self._data_deadline)
-            self._charge(self._machine.body_octets)
             if self._listener.budget.exceeded:
-                self._machine.refuse_body(_NO_ROOM)
+                machine.refuse_body(say.NO_ROOM)
                 self._charge(0)
         if now > self._session_deadline:
-            self._leaving = _TOO_LONG
+            self._leaving = say.TOO_LONG
         self._timer.allow_until(deadline)
 
     def _answer(self, event: Event, reply: Reply) -> None:
@@ -258,9 +203,11 @@ class ESMTPServerProtocol(Protocol):
         self._out.append(self._machine.answer(reply))
 
     def _refused(self, reply: Reply, command: str) -> None:
+        if reply is say.TOO_MANY_CONNECTIONS:
+            return  # whoever opens thousands of connections shall not fill the records as well
         command = one_line(command, 512)
         self._reception.rejected(self.session, reply, command)
-        if reply.code == 421 and reply is not TOO_MANY_CONNECTIONS:
+        if reply.code == 421:
             self._log.info(
                 "{listener}: sent {peer} away: {reply}",
                 listener=self.session.listener,
@@ -308,7 +255,7 @@ class ESMTPServerProtocol(Protocol):
 
     @property
     def _trouble(self) -> Reply:
-        return _BROKEN if self._welcomed else _NOT_READY
+        return say.BROKEN if self._welcomed else say.NOT_READY
 
     def _cancel(self) -> None:
         """Tell the reception that nobody waits for its answer any more."""
@@ -351,8 +298,9 @@ class ESMTPServerProtocol(Protocol):
 
     def _judge_rcpt(self, event: Rcpt) -> bool:
         session = self.session
-        if not session.may_relay:
-            refusal = self._listener.relay.refusal(session.peer.host, event.recipient.address)
+        # Anybody may write to <postmaster> (RFC 5321, 4.5.1): the reception knows who that is.
+        if not session.may_relay and "@" in event.recipient.address:
+            refusal = self._terms.relay.refusal(session.peer.host, event.recipient.address)
             if refusal is not None:
                 self._answer(event, refusal)
                 return True
@@ -362,17 +310,16 @@ class ESMTPServerProtocol(Protocol):
         reply = event.reply
         if event.early and not self.session.may_relay:
             # What follows was to be a message; read as commands it could smuggle one in.
-            reply = _EARLY
+            reply = say.EARLY
         elif not self._listener.budget.has_room(event.transaction.declared_size):
-            reply = _NO_ROOM
-        self._data_deadline = self._listener.reactor.seconds() + self._settings.data_timeout
+            reply = say.NO_ROOM
         self._answer(event, reply)
         return True
 
     def _judge_message(self, event: MessageReceived) -> bool:
         def answered(reply: Reply | None) -> None:
             self._charge(0)
-            self._answer(event, _BROKEN if reply is None else reply)
+            self._answer(event, say.BROKEN if reply is None else reply)
 
         self._charge(len(event.transaction.body))
         answer = self._question(self._reception.receive, event.transaction)
@@ -381,10 +328,43 @@ class ESMTPServerProtocol(Protocol):
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
         self._flush()
-        self.session = attrs.evolve(self.session, ehlo_domain="", extended=False)
+        # RFC 3207, 4.2: of what was known of the client only its address is left.
+        self.session = attrs.evolve(
+            self.session,
+            ehlo_domain="",
+            extended=False,
+            user="",
+            may_relay=self._terms.relay.may_relay(self.session.peer.host),
+        )
         self._tls_begun = True
         self.transport.startTLS(self._listener.tls_context_factory)
         return True
+
+    def _judge_auth(self, event: Auth | AuthResponse) -> bool:
+        if self._logins is None:
+            if self._listener.authenticator is None:
+                self._answer(event, event.reply)
+                return True
+            self._logins = LoginAttempts(self._listener.authenticator, self._logged_in)
+        return self._consider(
+            self._logins.answer(event),
+            lambda reply: self._answer(event, event.reply if reply is None else reply),
+        )
+
+    def _logged_in(self, user: str) -> None:
+        self.session = attrs.evolve(self.session, user=user, may_relay=True)
+
+    def _judge_xclient(self, event: XClient) -> bool:
+        self._begin_for(event.facts)
+        return self._consider(self._question(self._reception.connected), self._greet_again)
+
+    def _greet_again(self, reply: Reply | None) -> None:
+        """Greet whom XCLIENT spoke for, or say why not."""
+        if reply is None:
+            self._out.append(self._machine.greeting())
+        else:
+            self._refused(reply, "XCLIENT")
+            self._out.append(self._machine.hang_up(reply))
 
     def _judge_quit(self, event: Quit) -> bool:
         self._said_goodbye = True
@@ -395,11 +375,11 @@ class ESMTPServerProtocol(Protocol):
 
     def drain(self) -> None:
         """End the session as soon as no message is under way."""
-        self._leaving = SHUTTING_DOWN
+        self._leaving = say.SHUTTING_DOWN
         machine = self._machine
         idle = machine.transaction is None and not machine.unread and not machine.owes_answer
         if idle and self._welcomed and not self._closing:
-            self._hang_up(SHUTTING_DOWN)
+            self._hang_up(say.SHUTTING_DOWN)
 
     def abort(self) -> None:
         """End the session now."""
@@ -407,16 +387,18 @@ class ESMTPServerProtocol(Protocol):
 
     def _expired(self) -> None:
         """What was waited for has not come in time."""
-        if self._closing or self._blocked:
+        if self._preamble is not None:
+            self._drop("no PROXY header in time")
+        elif self._closing or self._blocked:
             self.transport.abortConnection()
         elif self._pending is not None:
             self._cancel()
-            self._then(_SLOW_ANSWER if self._welcomed else _NOT_READY)
+            self._then(say.SLOW_ANSWER if self._welcomed else say.NOT_READY)
             self._pump()
-        elif self._machine.in_body and self._listener.reactor.seconds() >= self._data_deadline:
-            self._hang_up(_SLOW_DATA)
+        elif self._machine.receiving and self._listener.reactor.seconds() >= self._data_deadline:
+            self._hang_up(say.SLOW_DATA)
         else:
-            self._hang_up(_IDLE)
+            self._hang_up(say.IDLE)
 
     def _hang_up(self, reply: Reply) -> None:
         """End the session unasked."""
@@ -425,23 +407,10 @@ class ESMTPServerProtocol(Protocol):
         self._flush()
         self._close()
 
-    def _close(self) -> None:
-        """Let the client take what was said, then close."""
-        if self._closing:
-            return
-        self._closing = True
+    def _ended(self) -> None:
         self._machine.stop()
         self._charge(0)
-        self.transport.unregisterProducer()
         self._timer.allow(LINGER)
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if self._said_goodbye or self._input_ended or self._tls_begun or half_close is None:
-            self.transport.loseConnection()
-        else:
-            # Closing while the client still sends would reset the connection, and the reply that
-            # says why could be lost with it.
-            self._read(True)
-            half_close()
 
 
 _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {
@@ -451,13 +420,14 @@ _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {
     DataBegin: ESMTPServerProtocol._judge_data,
     MessageReceived: ESMTPServerProtocol._judge_message,
     StartTLS: ESMTPServerProtocol._judge_starttls,
+    Auth: ESMTPServerProtocol._judge_auth,
+    AuthResponse: ESMTPServerProtocol._judge_auth,
+    XClient: ESMTPServerProtocol._judge_xclient,
     Quit: ESMTPServerProtocol._judge_quit,
 }
 
 # What is answered as usual although the session is to end: a message that has come, and farewell.
-_ENDS = frozenset({MessageReceived, MessageRefused, Quit})
+_ENDS = frozenset({Chunk, MessageReceived, MessageRefused, Quit})
 
-
-def _host_port(address: Any) -> HostPort:
-    host = getattr(address, "host", None)
-    return HostPort(UNIX, 0) if host is None else HostPort(plain_address(host), address.port)
+# What the wire machine has no answer of its own for.
+_LOGINS = frozenset({Auth, AuthResponse})

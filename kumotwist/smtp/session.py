@@ -23,6 +23,9 @@ class ServerSession:
     @ivar may_relay: whether the client may send to any domain.
     @ivar ehlo_domain: what the client calls itself, safe to log; empty before EHLO.
     @ivar extended: whether it said EHLO, not HELO.
+    @ivar user: the name that the client has logged in with, safe to log; empty before that.
+    @ivar proxy: who said that C{peer} is the client, if that was a proxy or another server (PROXY
+        protocol, XCLIENT).
     @ivar tls: the facts of the handshake; L{None} without TLS.
     """
 
@@ -34,11 +37,16 @@ class ServerSession:
     may_relay: bool = False
     ehlo_domain: str = ""
     extended: bool = False
+    user: str = ""
+    proxy: HostPort | None = None
     tls: TLSFacts | None = None
 
     @property
     def protocol(self) -> str:
-        """The keyword for a C{Received} header's C{with} (RFC 3848; SMTP, ESMTP or ESMTPS)."""
+        """The keyword for a C{Received} header's C{with} (RFC 3848): SMTP, or ESMTP with S for
+        TLS and A for a login."""
         if self.tls is not None:
-            return "ESMTPS"
+            return "ESMTPSA" if self.user else "ESMTPS"
+        if self.user:
+            return "ESMTPA"
         return "ESMTP" if self.extended else "SMTP"

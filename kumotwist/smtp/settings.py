@@ -6,11 +6,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import attrs
 
+from kumotwist.logins import CHECKER
 from kumotwist.settings import Problem, SettingType, setting
+from kumotwist.settings.layers import Rule
 from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
@@ -19,6 +21,7 @@ from kumotwist.settings.types import (
     SERVER_ENDPOINT,
     SIZE,
     TEXT,
+    IPAddress,
     IPNetwork,
     choice,
     duration,
@@ -28,9 +31,18 @@ from kumotwist.settings.types import (
 )
 from kumotwist.wire.smtp.body import LineEndings
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
-from kumotwist.wire.smtp.server import ServerOptions
+from kumotwist.wire.smtp.server_options import ServerOptions
+from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of, parse_mailbox
 
-__all__ = ["DOMAIN_PATTERN", "REPLY", "ListenerSettings", "SinkSettings"]
+__all__ = [
+    "DOMAIN_PATTERN",
+    "MAILBOX",
+    "REPLY",
+    "ClientSettings",
+    "ListenerSettings",
+    "PeerPattern",
+    "SinkSettings",
+]
 
 _LOOPBACK: tuple[IPNetwork, ...] = (
     ipaddress.ip_network("127.0.0.0/8"),
@@ -49,6 +61,21 @@ def _parse_domain_pattern(text: str) -> str:
 
 #: A domain, C{*.domain} for all below it, or C{*} for every domain.
 DOMAIN_PATTERN: SettingType[str] = SettingType("domain pattern", _parse_domain_pattern)
+
+
+def _parse_mailbox(text: str) -> str:
+    try:
+        mailbox = parse_mailbox(text.strip())
+        domain_of(str(mailbox))
+    except CommandSyntaxError as error:
+        raise ValueError(f"{text!r}: {error} (such as postmaster@example.com)") from None
+    if not str(mailbox).isascii():
+        raise ValueError(f"{text!r} is not in ASCII (such as postmaster@example.com)")
+    return str(mailbox)
+
+
+#: An address that everybody can send to: ASCII, with a domain.
+MAILBOX: SettingType[str] = SettingType("address", _parse_mailbox)
 
 
 def _parse_reply(text: str) -> Reply:
@@ -82,18 +109,9 @@ def _pair_of_files(certificate: str | None, key: str | None) -> Iterable[Problem
 
 
 @attrs.define(frozen=True)
-class ListenerSettings:
-    """An ESMTP listener.
+class ClientSettings:
+    """What a listener lets its clients do; it may differ from network to network."""
 
-    @ivar name: the section's name.
-    """
-
-    name: str = attrs.field(default="", kw_only=True)
-    listen: str = setting(
-        SERVER_ENDPOINT,
-        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
-        default="tcp:2525:interface=127.0.0.1",
-    )
     hostname: str | None = setting(
         HOST_NAME,
         "The name in the greeting, in the answer to EHLO and in Received fields.",
@@ -119,9 +137,6 @@ class ListenerSettings:
     max_messages_per_connection: int = setting(
         integer(minimum=1), "Messages of one connection; the next MAIL gets a 421.", default=10000
     )
-    max_connections: int = setting(
-        integer(minimum=1), "Connections at one time; more get a 421.", default=32768
-    )
     client_timeout: float = setting(
         duration(1),
         "How long a client may be silent, and how long one command may take to arrive.",
@@ -140,6 +155,82 @@ class ListenerSettings:
         "How long a message may take to be stored; after that the client gets a 451 and the "
         "message is not kept.",
         default=300.0,
+    )
+    allow_auth_without_tls: bool = setting(
+        BOOLEAN, "Whether clients may log in without TLS.", default=False
+    )
+    require_auth: bool = setting(
+        BOOLEAN, "Whether MAIL needs a login, also of clients in `relay_hosts`.", default=False
+    )
+    require_proxy_protocol: bool = setting(
+        BOOLEAN,
+        "Whether a connection must begin with HAProxy's PROXY header (version 1 or 2); one from "
+        "outside `trusted_proxies`, where these are given, is dropped.",
+        default=False,
+    )
+    allow_xclient: bool = setting(
+        BOOLEAN,
+        "Whether XCLIENT is believed: NAME, ADDR, PORT, HELO, DESTADDR and DESTPORT are taken, of "
+        "which NAME and HELO are ignored.",
+        default=False,
+    )
+    invalid_line_endings: LineEndings = setting(
+        cast("SettingType[LineEndings]", _LINE_ENDINGS),
+        "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
+        "each of them becomes a CRLF. None of them ever ends a message.",
+        default="Deny",
+    )
+    line_length_hard_limit: int = setting(
+        integer(),
+        "Octets that a line of a message may have; longer ones are refused. 0: any number "
+        "(RFC 5321, 4.5.3.1, wants receivers to impose no limit).",
+        default=0,
+    )
+
+
+@attrs.define(frozen=True)
+class PeerPattern:
+    """C{NAME peer NETWORK}: the clients of a listener that connect from a network.
+
+    @ivar listener: the listener's name.
+    """
+
+    listener: str
+    network: IPNetwork
+
+    @classmethod
+    def parse(cls, text: str) -> PeerPattern:
+        """Read a pattern.
+
+        @raise ValueError: if it is none.
+        """
+        match = re.fullmatch(r"(\S+)\s+peer\s+(\S+)", text)
+        networks = NETWORKS.parse(match.group(2)) if match else ()
+        if match is None or len(networks) != 1:
+            raise ValueError(f"{text!r} is not NAME peer NETWORK (such as main peer 10.0.0.0/8)")
+        return cls(match.group(1), networks[0])
+
+    def __str__(self) -> str:
+        return f"{self.listener} peer {self.network}"
+
+
+@attrs.define(frozen=True)
+class ListenerSettings(ClientSettings):
+    """An ESMTP listener.
+
+    @ivar name: the section's name.
+    @ivar peers: what holds for some clients instead, the largest networks first.
+    """
+
+    name: str = attrs.field(default="", kw_only=True)
+    peers: tuple[Rule[IPNetwork], ...] = attrs.field(default=(), kw_only=True)
+    listen: str = setting(
+        SERVER_ENDPOINT,
+        "Where it listens: ADDR:PORT or a Twisted server endpoint string.",
+        default="tcp:2525:interface=127.0.0.1",
+    )
+    max_connections: int = setting(
+        integer(minimum=1), "Connections at one time; more get a 421.", default=32768
     )
     max_octets_in_reception: int = setting(
         SIZE,
@@ -161,37 +252,69 @@ class ListenerSettings:
     tls_private_key: str | None = setting(
         READABLE_FILE, "The certificate's private key (PEM).", default=None
     )
-    invalid_line_endings: LineEndings = setting(
-        cast("SettingType[LineEndings]", _LINE_ENDINGS),
-        "What happens to a message with a lone CR or LF: it is refused, kept as it is, or "
-        "each of them becomes a CRLF. None of them ever ends a message.",
-        default="Deny",
+    trusted_proxies: tuple[IPNetwork, ...] = setting(
+        NETWORKS,
+        "Proxies whose connections begin with a PROXY header, which is believed; nobody else's "
+        "is read.",
+        default=(),
     )
-    line_length_hard_limit: int = setting(
-        integer(),
-        "Octets that a line of a message may have; longer ones are refused. 0: any number "
-        "(RFC 5321, 4.5.3.1, wants receivers to impose no limit).",
-        default=0,
+    auth: str | None = setting(
+        CHECKER,
+        "Who may log in, and relay then: a Twisted cred plugin string, such as "
+        "`file:/etc/kumo/users` (lines of NAME:PASSWORD). PLAIN and LOGIN are offered; "
+        "SCRAM-SHA-256, too, where the plugin knows the passwords themselves, as `file:` does.",
+        default=None,
+        default_doc="nobody",
     )
     trace_headers: bool = setting(
         BOOLEAN, "Whether a Received field is put on top of each message.", default=True
     )
+
+    def with_peers(self, rules: Iterable[Rule[IPNetwork]]) -> ListenerSettings:
+        """These settings, and what holds for some networks instead."""
+        ordered = sorted(rules, key=lambda rule: rule.pattern.prefixlen)
+        return attrs.evolve(self, peers=tuple(ordered))
+
+    def for_client(self, address: IPAddress) -> ListenerSettings:
+        """What holds for a client: key by key, what the smallest of its networks says.
+
+        @param address: an IPv4 client's as IPv4.
+        """
+        values: dict[str, Any] = {}
+        for rule in self.peers:
+            if address in rule.pattern:
+                values.update(rule.values)
+        return attrs.evolve(self, peers=(), **values) if values else self
 
     def problems(self) -> Iterable[Problem]:
         """What does not fit together."""
         yield from _pair_of_files(self.tls_certificate, self.tls_private_key)
         if self.max_message_size < 1024:
             yield Problem(("max_message_size",), "messages need at least 1024 bytes")
+        if self.require_proxy_protocol and not self.trusted_proxies:
+            yield Problem(
+                ("require_proxy_protocol", "trusted_proxies"),
+                "whose headers are to be believed? (trusted_proxies, or this key in a section "
+                "[listener:NAME peer NETWORK])",
+            )
+        if self.auth is None and self.require_auth:
+            yield Problem(("require_auth", "auth"), "nobody can log in without auth")
+        if self.auth is not None and self.tls == "none" and not self.allow_auth_without_tls:
+            yield Problem(
+                ("auth", "tls", "allow_auth_without_tls"),
+                "nobody can log in: there is no TLS, and allow_auth_without_tls is off",
+            )
         if self.max_octets_in_reception < self.max_message_size:
             yield Problem(
                 ("max_octets_in_reception", "max_message_size"),
                 "one message of max_message_size does not fit into max_octets_in_reception",
             )
 
-    def server_options(self, node_hostname: str) -> ServerOptions:
+    def server_options(self, node_hostname: str, auth: tuple[str, ...] = ()) -> ServerOptions:
         """What the wire machine needs to know.
 
         @param node_hostname: stands in for a C{hostname} that is not configured.
+        @param auth: the SASL mechanisms that can be offered.
         """
         return ServerOptions(
             hostname=self.hostname or node_hostname,
@@ -201,6 +324,10 @@ class ListenerSettings:
             max_messages=self.max_messages_per_connection,
             line_endings=self.invalid_line_endings,
             line_length_limit=self.line_length_hard_limit,
+            auth=auth,
+            auth_without_tls=self.allow_auth_without_tls,
+            require_auth=self.require_auth,
+            xclient=self.allow_xclient,
         )
 
 

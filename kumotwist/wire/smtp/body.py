@@ -12,7 +12,7 @@ from typing import Literal
 
 from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["BodyReader", "LineEndings"]
+__all__ = ["BodyReader", "LineEndings", "settle_lines", "too_large"]
 
 LineEndings = Literal["Deny", "Allow", "Fix"]
 
@@ -109,7 +109,7 @@ class BodyReader:
                 self._parts = [b"".join(self._parts)[:end]]
 
     def _refuse_size(self) -> None:
-        self.refuse(Reply.of(552, "5.3.4", f"messages may have {self._max} octets, not more"))
+        self.refuse(too_large(self._max))
 
     def finish(self) -> bytes | Reply:
         """The message, unstuffed; or why it is not taken. To be called once, after its end."""
@@ -123,17 +123,31 @@ class BodyReader:
         body = body.replace(b"\r\n.", b"\r\n")
         if body.startswith(b"."):
             body = body[1:]
-        if len(body) > self._max:
-            self._refuse_size()
-        elif self._line_endings != "Allow" and _has_lone_line_ends(body):
-            if self._line_endings == "Deny":
-                self.refuse(_LONE)
-            else:
-                body = _ANY_LINE_END.sub(b"\r\n", body)
-        if self._line_limit and max(map(len, body.split(b"\r\n"))) > self._line_limit:
-            limit = f"lines may have {self._line_limit} octets"
-            self.refuse(Reply.of(500, "5.2.3", f"line too long: {limit}"))
-        return body if self._refusal is None else self._refusal
+        return settle_lines(body, self._max, self._line_endings, self._line_limit)
+
+
+def too_large(limit: int) -> Reply:
+    """What a message with more octets is refused with (RFC 1870, 6.3)."""
+    return Reply.of(552, "5.3.4", f"messages may have {limit} octets, not more")
+
+
+def settle_lines(
+    body: bytes, max_size: int, line_endings: LineEndings, line_length_limit: int
+) -> bytes | Reply:
+    """Hold a whole message to the rules on its size and its lines; see L{BodyReader}.
+
+    @return: the message as it is kept, or why it is not.
+    """
+    if len(body) > max_size:
+        return too_large(max_size)
+    if line_endings != "Allow" and _has_lone_line_ends(body):
+        if line_endings == "Deny":
+            return _LONE
+        body = _ANY_LINE_END.sub(b"\r\n", body)
+    if line_length_limit and max(map(len, body.split(b"\r\n"))) > line_length_limit:
+        limit = f"lines may have {line_length_limit} octets"
+        return Reply.of(500, "5.2.3", f"line too long: {limit}")
+    return body
 
 
 def _has_lone_line_ends(body: bytes) -> bool:

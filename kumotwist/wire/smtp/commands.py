@@ -7,11 +7,19 @@ RFC 3463, 3.6).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from kumotwist.wire.errors import RemoteProtocolError
+from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
-from kumotwist.wire.smtp.syntax import CommandSyntaxError, parse_parameters, parse_path
+from kumotwist.wire.smtp.syntax import (
+    CommandSyntaxError,
+    decode_xtext,
+    parse_mailbox,
+    parse_parameters,
+    parse_path,
+)
 
 __all__ = ["CommandRefusedError", "read_hello", "read_line", "read_mail", "read_recipient"]
 
@@ -21,6 +29,12 @@ _SIZE = re.compile(r"[0-9]{1,20}")
 _NOT_UTF8 = Reply.of(501, "5.5.2", "the command is not UTF-8")
 _CONTROLS = Reply.of(500, "5.5.2", "the command has control characters in it")
 _NOT_ASCII = Reply.of(553, "5.6.7", "the address needs the SMTPUTF8 parameter")
+
+_DSN_OF_MAIL: dict[str, Callable[[str | None], object]] = {"RET": parse_ret, "ENVID": parse_envid}
+_DSN_OF_RCPT: dict[str, Callable[[str | None], object]] = {
+    "NOTIFY": parse_notify,
+    "ORCPT": parse_orcpt,
+}
 
 
 class CommandRefusedError(RemoteProtocolError):
@@ -61,13 +75,14 @@ def read_hello(argument: str) -> str:
     return argument
 
 
-def read_mail(argument: str, max_size: int) -> Transaction:
+def read_mail(argument: str, max_size: int, *, auth: bool = False) -> Transaction:
     """The argument of MAIL: C{FROM:<address>} and parameters.
 
     One space behind the colon is let through, because many clients send it.
 
     @param argument: what follows C{MAIL} and its space.
     @param max_size: the largest message that will be taken, in octets.
+    @param auth: whether AUTH is offered, and its parameter with it.
     @raise CommandRefusedError: if it cannot be obeyed.
     """
     if argument[:5].upper() != "FROM:":
@@ -79,7 +94,10 @@ def read_mail(argument: str, max_size: int) -> Transaction:
         raise CommandRefusedError(Reply.of(501, "5.1.7", str(error))) from None
     parameters = _read_parameters(rest) if rest else {}
     for keyword, value in parameters.items():
-        _check_mail_parameter(keyword, value, max_size)
+        if auth and keyword == "AUTH":
+            _check_submitter(value)
+        else:
+            _check_mail_parameter(keyword, value, max_size)
     if "SMTPUTF8" not in parameters and not sender.isascii():
         raise CommandRefusedError(_NOT_ASCII)
     return Transaction(sender, parameters)
@@ -106,8 +124,28 @@ def _check_mail_parameter(keyword: str, value: str | None, max_size: int) -> Non
     elif keyword == "SMTPUTF8":
         if value is not None:
             raise CommandRefusedError(Reply.of(501, "5.5.4", "SMTPUTF8 has no value"))
+    elif keyword in _DSN_OF_MAIL:
+        _check_dsn(_DSN_OF_MAIL[keyword], value)
     else:
         _refuse_parameter("MAIL", keyword)
+
+
+def _check_dsn(parse: Callable[[str | None], object], value: str | None) -> None:
+    try:
+        parse(value)
+    except CommandSyntaxError as error:
+        raise CommandRefusedError(Reply.of(501, "5.5.4", str(error))) from None
+
+
+def _check_submitter(value: str | None) -> None:
+    """C{AUTH=} of MAIL (RFC 4954, 5). It is read and not believed: no client is trusted to say
+    who somebody else is."""
+    try:
+        submitter = decode_xtext(value or "")
+        if submitter != "<>":
+            parse_mailbox(submitter)
+    except CommandSyntaxError:
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "AUTH needs an address or <>")) from None
 
 
 def _refuse_parameter(verb: str, keyword: str) -> None:
@@ -117,7 +155,7 @@ def _refuse_parameter(verb: str, keyword: str) -> None:
 
 
 def read_recipient(argument: str, *, utf8: bool) -> Recipient:
-    """The argument of RCPT: C{TO:<address>} and parameters, of which none is offered.
+    """The argument of RCPT: C{TO:<address>} and parameters, those of RFC 3461.
 
     @param argument: what follows C{RCPT} and its space.
     @param utf8: whether MAIL had the SMTPUTF8 parameter (RFC 6531, 3.4).
@@ -133,6 +171,9 @@ def read_recipient(argument: str, *, utf8: bool) -> Recipient:
     if not utf8 and not address.isascii():
         raise CommandRefusedError(_NOT_ASCII)
     parameters = _read_parameters(rest) if rest else {}
-    for keyword in parameters:
-        _refuse_parameter("RCPT", keyword)
+    for keyword, value in parameters.items():
+        if keyword in _DSN_OF_RCPT:
+            _check_dsn(_DSN_OF_RCPT[keyword], value)
+        else:
+            _refuse_parameter("RCPT", keyword)
     return Recipient(address, parameters)

@@ -7,15 +7,21 @@ as it was received, for logs and records.
 from __future__ import annotations
 
 import enum
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import attrs
 
 from kumotwist.wire.smtp.replies import Reply
 
+if TYPE_CHECKING:
+    from kumotwist.wire.smtp.xclient import XClientFacts
+
 __all__ = [
     "PAUSED",
+    "Auth",
+    "AuthResponse",
     "BadCommand",
+    "Chunk",
     "Courtesy",
     "DataBegin",
     "Event",
@@ -30,6 +36,7 @@ __all__ = [
     "Reset",
     "StartTLS",
     "Transaction",
+    "XClient",
 ]
 
 
@@ -125,7 +132,10 @@ class DataBegin(NamedTuple):
 
 
 class MessageReceived(NamedTuple):
-    """The final dot has come; C{transaction.body} is the message. Any answer ends the envelope."""
+    """The final dot or the last chunk has come; C{transaction.body} is the message.
+
+    Any answer ends the envelope.
+    """
 
     transaction: Transaction
     reply: Reply
@@ -134,6 +144,14 @@ class MessageReceived(NamedTuple):
 
 class MessageRefused(NamedTuple):
     """The final dot has come, but the message was not fit to be kept; C{reply} says why."""
+
+    transaction: Transaction
+    reply: Reply
+    command: str
+
+
+class Chunk(NamedTuple):
+    """A chunk of a message has come that is not the last one (RFC 3030, 2)."""
 
     transaction: Transaction
     reply: Reply
@@ -161,6 +179,43 @@ class StartTLS(NamedTuple):
     command: str
 
 
+class Auth(NamedTuple):
+    """AUTH (RFC 4954, 4): the answer 334 asks the client for more, 235 says who it is.
+
+    @ivar mechanism: one of those that are offered.
+    @ivar initial: what the client sent with it, decoded; L{None} if nothing.
+    @ivar reply: the refusal that it gets if nobody knows how to check it.
+    @ivar command: without what the client sent.
+    """
+
+    mechanism: str
+    initial: bytes | None
+    reply: Reply
+    command: str
+
+
+class AuthResponse(NamedTuple):
+    """What the client answered to a 334 (RFC 4954, 4); to be answered like L{Auth}.
+
+    @ivar data: decoded.
+    """
+
+    data: bytes
+    reply: Reply
+    command: str
+
+
+class XClient(NamedTuple):
+    """XCLIENT (Postfix, XCLIENT_README): the answer 220 begins the session anew, for somebody else.
+
+    @ivar facts: whom.
+    """
+
+    facts: XClientFacts
+    reply: Reply
+    command: str
+
+
 class Quit(NamedTuple):
     """QUIT (RFC 5321, 4.1.1.10): the answer is the last thing that is sent."""
 
@@ -180,11 +235,15 @@ Event = (
     | Mail
     | Rcpt
     | DataBegin
+    | Chunk
     | MessageReceived
     | MessageRefused
     | Reset
     | Courtesy
     | StartTLS
+    | Auth
+    | AuthResponse
+    | XClient
     | Quit
     | BadCommand
 )

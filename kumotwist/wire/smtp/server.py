@@ -12,15 +12,14 @@ the owner's own mistakes raise L{kumotwist.wire.errors.LocalProtocolError}.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from kumotwist.wire.errors import LocalProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
-from kumotwist.wire.smtp.body import BodyReader, LineEndings
+from kumotwist.wire.smtp import server_replies as say
+from kumotwist.wire.smtp.body import BodyReader
+from kumotwist.wire.smtp.chunks import ChunkDialogue
 from kumotwist.wire.smtp.commands import (
     CommandRefusedError,
     read_hello,
@@ -30,7 +29,10 @@ from kumotwist.wire.smtp.commands import (
 )
 from kumotwist.wire.smtp.events import (
     PAUSED,
+    Auth,
+    AuthResponse,
     BadCommand,
+    Chunk,
     Courtesy,
     DataBegin,
     Event,
@@ -44,94 +46,15 @@ from kumotwist.wire.smtp.events import (
     Reset,
     StartTLS,
     Transaction,
+    XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
+from kumotwist.wire.smtp.server_input import ServerInput
+from kumotwist.wire.smtp.server_login import LoginDialogue
+from kumotwist.wire.smtp.server_options import ServerOptions
+from kumotwist.wire.smtp.xclient import read_xclient
 
 __all__ = ["SMTPServer", "ServerOptions"]
-
-#: Octets of a command line with its CRLF. RFC 5321, 4.5.3.1.4 asks for 512 and more for each
-#: extension; SMTPUTF8 and long parameters fit into four times as much.
-MAX_COMMAND_LINE = 2048
-
-#: Octets without a line end after which the client is sent away.
-MAX_ENDLESS_LINE = 65536
-
-_OK_SENDER = Reply.of(250, "2.1.0", "sender ok")
-_OK_RECIPIENT = Reply.of(250, "2.1.5", "recipient ok")
-_GO_AHEAD = Reply.of(354, None, "end the message with a line that has only a dot")
-_OK_MESSAGE = Reply.of(250, "2.0.0", "message accepted")
-_OK = Reply.of(250, "2.0.0", "ok")
-_NO_MORE_SENDERS = Reply.of(421, "4.5.3", "too many messages on this connection")
-_TOO_MANY_RECIPIENTS = Reply.of(452, "4.5.3", "too many recipients in this transaction")
-_TOO_MANY_ERRORS = Reply.of(421, "4.7.0", "too many bad commands")
-_TOO_IDLE = Reply.of(421, "4.7.0", "too many commands without a message")
-_ENDLESS = Reply.of(421, "4.7.0", "this line does not end")
-_LINE_TOO_LONG = Reply.of(500, "5.5.2", "line too long")
-_UNKNOWN = Reply.of(500, "5.5.1", "command not recognized")
-_NO_ARGUMENTS = Reply.of(501, "5.5.4", "this command has no arguments")
-_NO_HELLO = Reply.of(503, "5.5.1", "say EHLO first")
-_NESTED = Reply.of(503, "5.5.1", "a sender has already been given")
-_NO_SENDER = Reply.of(503, "5.5.1", "say MAIL first")
-_NO_RECIPIENTS = Reply.of(554, "5.5.1", "no valid recipients")
-_NO_TLS = Reply.of(502, "5.5.1", "STARTTLS is not offered")
-_HAVE_TLS = Reply.of(503, "5.5.1", "TLS is already in use")
-_START_TLS = Reply.of(220, "2.0.0", "go ahead with TLS")
-_VRFY = Reply.of(252, "2.5.0", "send the mail, and it will be tried")
-_EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
-_HELP = Reply.of(
-    214, "2.0.0", "EHLO HELO MAIL RCPT DATA RSET NOOP QUIT VRFY HELP STARTTLS (RFC 5321)"
-)
-
-
-@attrs.define(frozen=True)
-class ServerOptions:
-    """What the sessions of one listener have in common.
-
-    @ivar hostname: the server's name in its greeting and in its answer to EHLO.
-    @ivar banner: what follows the name in the greeting.
-    @ivar max_message_size: octets; advertised with SIZE (RFC 1870).
-    @ivar max_recipients: accepted recipients of one transaction.
-    @ivar max_messages: transactions of one connection.
-    @ivar line_endings: what happens to lone CR and LF, see L{BodyReader}.
-    @ivar line_length_limit: octets of a line of the message without its CRLF; 0 for any number.
-    @ivar max_bad_commands: what is no command, or badly formed, before the client is sent away;
-        a message that was accepted begins the count anew.
-    @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
-    """
-
-    hostname: str
-    banner: str = "kumotwist"
-    max_message_size: int = 20 * 1024 * 1024
-    max_recipients: int = 1024
-    max_messages: int = 10000
-    line_endings: LineEndings = "Deny"
-    line_length_limit: int = 0
-    max_bad_commands: int = 25
-    max_idle_commands: int = 5000
-
-    def greeting(self) -> Reply:
-        """The opening of a session (RFC 5321, 3.1)."""
-        return Reply.of(220, None, f"{self.hostname} {self.banner}".strip())
-
-    def capabilities(self, *, starttls: bool) -> tuple[str, ...]:
-        """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1)."""
-        lines = (
-            "PIPELINING",
-            f"SIZE {self.max_message_size}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "ENHANCEDSTATUSCODES",
-        )
-        return (*lines, "STARTTLS") if starttls else lines
-
-
-@functools.lru_cache(maxsize=256)
-def _wire_form(reply: Reply) -> bytes:
-    """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
-    lines = tuple(
-        one_line(line, 480).encode("ascii", "replace").decode("ascii") for line in reply.lines
-    )
-    return reply._replace(lines=lines).to_bytes()
 
 
 class SMTPServer:
@@ -148,12 +71,12 @@ class SMTPServer:
         self._options = options
         self._can_start_tls = starttls
         self._tls = tls
-        self._buffer = b""
-        self._offset = 0
-        self._endless = 0
+        self._input = ServerInput()
         self._owed: Event | None = None
         self._body: BodyReader | None = None
+        self._chunks = ChunkDialogue(options)
         self._greeted = False
+        self._login = LoginDialogue(options)
         self._bad = 0
         self._idle = 0
         self._messages = 0
@@ -172,21 +95,27 @@ class SMTPServer:
     @property
     def unread(self) -> int:
         """Octets that have arrived and that no event has been made of."""
-        return len(self._buffer) - self._offset
+        return len(self._input)
 
     @property
     def in_body(self) -> bool:
-        """Whether a message is being received."""
-        return self._body is not None
+        """Whether what comes next is part of a message, not a command."""
+        return self._body is not None or self._chunks.present is not None
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a message has begun and not ended; there may be commands between its chunks."""
+        return self.in_body or self._chunks.message is not None
 
     @property
     def body_octets(self) -> int:
         """Octets of the message being received that are held in memory."""
-        return 0 if self._body is None else self._body.held
+        body = self._chunks.message or self._body
+        return 0 if body is None else body.held
 
     def greeting(self) -> bytes:
         """The octets that open the session."""
-        return _wire_form(self._options.greeting())
+        return say.wire_form(self._options.greeting())
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the client, of any number, cut anywhere.
@@ -195,11 +124,7 @@ class SMTPServer:
         """
         if self.closed:
             return
-        if self._offset >= len(self._buffer):
-            self._buffer = data
-        else:
-            self._buffer = self._buffer[self._offset :] + data
-        self._offset = 0
+        self._input.append(data)
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event, which must be answered before there is another one.
@@ -208,9 +133,12 @@ class SMTPServer:
         """
         if self._owed is not None:
             return PAUSED
-        if self._offset >= len(self._buffer):
+        if not self._input:
             return NEED_DATA
-        event = self._next_command() if self._body is None else self._next_in_body()
+        if self._chunks.present is not None:
+            event = self._next_in_chunk()
+        else:
+            event = self._next_command() if self._body is None else self._next_in_body()
         if event is None:
             return NEED_DATA
         self._owed = event
@@ -230,35 +158,49 @@ class SMTPServer:
             raise LocalProtocolError("there is no command to answer")
         if reply.code == 354 and type(event) is not DataBegin:
             raise LocalProtocolError("354 answers DATA only")
+        if reply.code == 334 and type(event) not in (Auth, AuthResponse):
+            raise LocalProtocolError("334 answers AUTH only")
         self._owed = None
         settle = _SETTLE.get(type(event))
         if settle is not None:
             settle(self, event, reply)
         if reply.code == 421:
             self.stop()
-        return _wire_form(reply)
+        return say.wire_form(reply)
 
     def refuse_body(self, reply: Reply) -> None:
         """Forget the message being received, at once, and refuse it when it has ended.
 
         @raise LocalProtocolError: if no message is being received.
         """
-        if self._body is None:
+        body = self._chunks.message or self._body
+        if body is None:
             raise LocalProtocolError("no message is being received")
-        self._body.refuse(reply)
+        body.refuse(reply)
 
     def hang_up(self, reply: Reply) -> bytes:
         """End the session unasked, or instead of the answer that is owed (RFC 5321, 3.8)."""
         self.stop()
-        return _wire_form(reply)
+        return say.wire_form(reply)
+
+    def take_unread(self) -> bytes:
+        """Hand over what no event has been made of, to a machine that goes on."""
+        data = self._input.peek()
+        self._input.clear()
+        return data
 
     def stop(self) -> None:
         """End the session without a word, and forget all that was received."""
         self.closed = True
         self._owed = None
-        self._buffer = b""
-        self._offset = 0
+        self._input.clear()
         self._body = None
+        self._chunks.present = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """The transaction is over."""
+        self._chunks.forget()
         self.transaction = None
 
     # -- input to events ---------------------------------------------------------------------
@@ -269,66 +211,70 @@ class SMTPServer:
         transaction = self.transaction
         assert body is not None
         assert transaction is not None
-        data = self._buffer[self._offset :] if self._offset else self._buffer
-        used = body.feed(data)
+        used = body.feed(self._input.peek())
         if used < 0:
-            self._buffer = b""
-            self._offset = 0
+            self._input.clear()
             return None
-        self._offset += used
+        self._input.skip(used)
         self._body = None
-        message = body.finish()
+        return self._whole(transaction, body.finish(), ".")
+
+    def _whole(self, transaction: Transaction, message: bytes | Reply, command: str) -> Event:
+        """All of a message has come."""
         if isinstance(message, Reply):
-            return MessageRefused(transaction, message, ".")
+            return MessageRefused(transaction, message, command)
         transaction.body = message
-        return MessageReceived(transaction, _OK_MESSAGE, ".")
+        return MessageReceived(transaction, say.OK_MESSAGE, command)
+
+    def _next_in_chunk(self) -> Event | None:
+        """Read on in a chunk."""
+        chunk = self._chunks.feed(self._input)
+        if chunk is None:
+            return None
+        transaction, command, refusal = self.transaction, self._chunks.command, chunk.refusal
+        if chunk is not self._chunks.message or transaction is None:
+            return self._out_of_order(refusal or say.NO_SENDER, command)
+        if chunk.last:
+            return self._whole(transaction, chunk.finish(), command)
+        if refusal is not None:
+            return MessageRefused(transaction, refusal, command)
+        taken = Reply.of(250, "2.0.0", f"{chunk.size} octets received")
+        return Chunk(transaction, taken, command)
 
     def _next_command(self) -> Event | None:
-        """Read one line; only CRLF ends it."""
-        buffer = self._buffer
-        start = self._offset
-        end = buffer.find(b"\r\n", start)
-        if end < 0:
-            return self._unfinished_line(buffer, start)
-        self._offset = end + 2
-        length = end - start + self._endless
-        if length > MAX_COMMAND_LINE - 2:
-            self._endless = 0
-            if length > MAX_ENDLESS_LINE:
-                return BadCommand(_ENDLESS, "")
-            return self._bad_command(_LINE_TOO_LONG, "")
+        """Read one line."""
+        line = self._input.next_line()
+        if line is None:
+            return None
+        if isinstance(line, Reply):
+            self._login.in_progress = False
+            return BadCommand(line, "") if line.code == 421 else self._bad_command(line, "")
+        if self._login.in_progress:
+            return self._read_auth_response(line)
         try:
-            text = read_line(buffer[start:end])
+            text = read_line(line)
         except CommandRefusedError as error:
-            return self._bad_command(error.reply, _shown(buffer[start:end]))
+            return self._bad_command(error.reply, self._shown(line))
         verb, _, argument = text.partition(" ")
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
-            return self._bad_command(_UNKNOWN, text)
+            return self._bad_command(say.UNKNOWN, "" if self._login.begun else text)
         try:
             return read(self, argument, text)
         except CommandRefusedError as error:
             return self._bad_command(error.reply, text)
 
-    def _unfinished_line(self, buffer: bytes, start: int) -> Event | None:
-        """Forget what cannot become a command; a CR at the end may belong to its line end."""
-        length = len(buffer) - start
-        if self._endless + length < MAX_COMMAND_LINE:
-            return None
-        kept = 1 if buffer.endswith(b"\r") else 0
-        self._endless += length - kept
-        self._buffer = buffer[len(buffer) - kept :]
-        self._offset = 0
-        if self._endless <= MAX_ENDLESS_LINE:
-            return None
-        self._endless = 0
-        return BadCommand(_ENDLESS, "")
-
     def _bad_command(self, reply: Reply, command: str) -> BadCommand:
         self._bad += 1
         if self._bad > self._options.max_bad_commands:
-            reply = _TOO_MANY_ERRORS
+            reply = say.TOO_MANY_ERRORS
         return BadCommand(reply, command)
+
+    def _shown(self, line: bytes) -> str:
+        """A line that cannot be read, for the record: nothing of one that may hold a password."""
+        if self._login.begun or line[:4].upper() == b"AUTH":
+            return ""
+        return one_line(line.decode("utf-8", "backslashreplace"))
 
     def _out_of_order(self, reply: Reply, command: str) -> BadCommand:
         """A good command at a wrong moment, which may be the fault of an earlier one's refusal."""
@@ -336,13 +282,15 @@ class SMTPServer:
 
     def _unless_idle(self, reply: Reply) -> Reply:
         self._idle += 1
-        return _TOO_IDLE if self._idle > self._options.max_idle_commands else reply
+        return say.TOO_IDLE if self._idle > self._options.max_idle_commands else reply
 
     # -- the commands ------------------------------------------------------------------------
 
     def _read_ehlo(self, argument: str, text: str) -> Event:
         domain = read_hello(argument)
-        lines = self._options.capabilities(starttls=self._can_start_tls and not self._tls)
+        lines = self._options.capabilities(
+            starttls=self._can_start_tls and not self._tls, tls=self._tls
+        )
         reply = Reply(250, None, (self._options.hostname, *lines))
         return Hello(domain, True, self._unless_idle(reply), text)
 
@@ -353,64 +301,106 @@ class SMTPServer:
 
     def _read_mail(self, argument: str, text: str) -> Event:
         if not self._greeted:
-            return self._out_of_order(_NO_HELLO, text)
+            return self._out_of_order(say.NO_HELLO, text)
         if self.transaction is not None:
-            return self._out_of_order(_NESTED, text)
+            return self._out_of_order(say.NESTED, text)
+        if self._options.require_auth and not self._login.authenticated:
+            return self._out_of_order(say.AUTH_NEEDED, text)
         if self._messages >= self._options.max_messages:
-            return BadCommand(_NO_MORE_SENDERS, text)
-        transaction = read_mail(argument, self._options.max_message_size)
-        return Mail(transaction, self._unless_idle(_OK_SENDER), text)
+            return BadCommand(say.NO_MORE_SENDERS, text)
+        transaction = read_mail(
+            argument, self._options.max_message_size, auth=self._options.offers_auth(tls=self._tls)
+        )
+        return Mail(transaction, self._unless_idle(say.OK_SENDER), text)
 
     def _read_rcpt(self, argument: str, text: str) -> Event:
         transaction = self.transaction
         if transaction is None:
-            return self._out_of_order(_NO_SENDER, text)
+            return self._out_of_order(say.NO_SENDER, text)
+        if self._chunks.message is not None:
+            return self._out_of_order(say.IN_CHUNKS, text)
         recipient = read_recipient(argument, utf8="SMTPUTF8" in transaction.parameters)
         if len(transaction.recipients) >= self._options.max_recipients:
-            return self._out_of_order(_TOO_MANY_RECIPIENTS, text)
-        return Rcpt(transaction, recipient, self._unless_idle(_OK_RECIPIENT), text)
+            return self._out_of_order(say.TOO_MANY_RECIPIENTS, text)
+        return Rcpt(transaction, recipient, self._unless_idle(say.OK_RECIPIENT), text)
 
     def _read_data(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         transaction = self.transaction
         if transaction is None:
-            return self._out_of_order(_NO_SENDER, text)
+            return self._out_of_order(say.NO_SENDER, text)
+        if self._chunks.message is not None:
+            return self._out_of_order(say.IN_CHUNKS, text)
         if not transaction.recipients:
-            return self._out_of_order(_NO_RECIPIENTS, text)
-        return DataBegin(transaction, self.unread > 0, _GO_AHEAD, text)
+            return self._out_of_order(say.NO_RECIPIENTS, text)
+        return DataBegin(transaction, self.unread > 0, say.GO_AHEAD, text)
+
+    def _read_bdat(self, argument: str, text: str) -> Event | None:
+        transaction = self.transaction
+        refusal = None
+        if transaction is None or not transaction.recipients:
+            refusal = say.NO_SENDER if transaction is None else say.NO_RECIPIENTS
+        self._chunks.read_command(argument, text, refusal)
+        return self._next_in_chunk()
 
     def _read_rset(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
-        return Reset(self._unless_idle(_OK), text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
+        return Reset(self._unless_idle(say.OK), text)
 
     def _read_noop(self, argument: str, text: str) -> Event:
-        return Courtesy(self._unless_idle(_OK), text)
+        return Courtesy(self._unless_idle(say.OK), text)
 
     def _read_vrfy(self, argument: str, text: str) -> Event:
         if not argument:
             return self._bad_command(Reply.of(501, "5.5.4", "VRFY needs a name"), text)
-        return Courtesy(self._unless_idle(_VRFY), text)
+        return Courtesy(self._unless_idle(say.VRFY), text)
 
     def _read_expn(self, argument: str, text: str) -> Event:
-        return self._bad_command(_EXPN, text)
+        return self._bad_command(say.EXPN, text)
 
     def _read_help(self, argument: str, text: str) -> Event:
-        return Courtesy(self._unless_idle(_HELP), text)
+        return Courtesy(self._unless_idle(say.HELP), text)
 
     def _read_starttls(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         if self._tls:
-            return self._out_of_order(_HAVE_TLS, text)
+            return self._out_of_order(say.HAVE_TLS, text)
         if not self._can_start_tls:
-            return self._bad_command(_NO_TLS, text)
-        return StartTLS(_START_TLS, text)
+            return self._bad_command(say.NO_TLS, text)
+        return StartTLS(say.START_TLS, text)
+
+    def _read_auth(self, argument: str, text: str) -> Event:
+        login = self._login
+        login.begun = True
+        refusal = login.refusal(
+            greeted=self._greeted, tls=self._tls, in_mail=self.transaction is not None
+        )
+        if refusal is not None:
+            return self._out_of_order(refusal, "AUTH")
+        try:
+            return login.read_command(argument)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, "AUTH")
+
+    def _read_auth_response(self, line: bytes) -> Event:
+        try:
+            return self._login.read_response(line)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, "AUTH")
+
+    def _read_xclient(self, argument: str, text: str) -> Event:
+        if not self._options.xclient:
+            return self._bad_command(say.UNKNOWN, text)
+        if self.transaction is not None:
+            return self._out_of_order(say.IN_MAIL, text)
+        return XClient(read_xclient(argument), say.XCLIENT, text)
 
     def _read_quit(self, argument: str, text: str) -> Event:
         if argument:
-            return self._bad_command(_NO_ARGUMENTS, text)
+            return self._bad_command(say.NO_ARGUMENTS, text)
         return Quit(Reply.of(221, "2.0.0", f"{self._options.hostname} goodbye"), text)
 
     # -- what an answer changes --------------------------------------------------------------
@@ -418,7 +408,7 @@ class SMTPServer:
     def _settle_hello(self, event: Hello, reply: Reply) -> None:
         if reply.is_positive:
             self._greeted = True
-            self.transaction = None
+            self._forget()
 
     def _settle_mail(self, event: Mail, reply: Reply) -> None:
         if reply.is_positive:
@@ -439,40 +429,51 @@ class SMTPServer:
             )
 
     def _settle_message(self, event: MessageReceived, reply: Reply) -> None:
-        self.transaction = None
+        self._forget()
         if reply.is_positive:
             self._bad = self._idle = 0
 
     def _settle_end(self, event: MessageRefused | Reset, reply: Reply) -> None:
-        self.transaction = None
+        self._forget()
+
+    def _settle_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
+        self._login.settle(reply)
 
     def _settle_starttls(self, event: StartTLS, reply: Reply) -> None:
         if not reply.is_positive:
             return
         # RFC 3207, 4.2: nothing that came before TLS survives it, neither what the client said
         # nor what somebody may have put into the same segment.
-        self._buffer = b""
-        self._offset = 0
+        self._input.clear()
         self._greeted = False
-        self.transaction = None
+        self._forget()
+        self._login.authenticated = False
         self._tls = True
+
+    def _settle_xclient(self, event: XClient, reply: Reply) -> None:
+        if reply.is_positive:
+            self._greeted = False
+            self._login = LoginDialogue(self._options)
 
     def _settle_quit(self, event: Quit, reply: Reply) -> None:
         self.stop()
 
 
-_COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event]] = {
+_COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event | None]] = {
     "EHLO": SMTPServer._read_ehlo,
     "HELO": SMTPServer._read_helo,
     "MAIL": SMTPServer._read_mail,
     "RCPT": SMTPServer._read_rcpt,
     "DATA": SMTPServer._read_data,
+    "BDAT": SMTPServer._read_bdat,
     "RSET": SMTPServer._read_rset,
     "NOOP": SMTPServer._read_noop,
     "VRFY": SMTPServer._read_vrfy,
     "EXPN": SMTPServer._read_expn,
     "HELP": SMTPServer._read_help,
     "STARTTLS": SMTPServer._read_starttls,
+    "AUTH": SMTPServer._read_auth,
+    "XCLIENT": SMTPServer._read_xclient,
     "QUIT": SMTPServer._read_quit,
 }
 
@@ -485,9 +486,8 @@ _SETTLE: dict[type, Callable[[Any, Any, Reply], None]] = {
     MessageRefused: SMTPServer._settle_end,
     Reset: SMTPServer._settle_end,
     StartTLS: SMTPServer._settle_starttls,
+    Auth: SMTPServer._settle_auth,
+    AuthResponse: SMTPServer._settle_auth,
+    XClient: SMTPServer._settle_xclient,
     Quit: SMTPServer._settle_quit,
 }
-
-
-def _shown(line: bytes) -> str:
-    return one_line(line.decode("utf-8", "backslashreplace"))

@@ -24,6 +24,7 @@ __all__ = [
     "CommandSyntaxError",
     "Mailbox",
     "ascii_domain",
+    "decode_xtext",
     "domain_of",
     "parse_mailbox",
     "parse_parameters",
@@ -50,6 +51,9 @@ _ROUTE = rf"(?:@{_HOST}(?:,@{_HOST})*+:)?+"
 _PATH = re.compile(rf"<{_ROUTE}(({_LOCAL})@({_DOMAIN}|{_LITERAL}))>")
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE)
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~{_WIDE}]++))?")
+
+_XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*+")
+_HEX = re.compile(r"\+([0-9A-F]{2})")
 
 
 class CommandSyntaxError(RemoteProtocolError):
@@ -185,6 +189,19 @@ def domain_of(address: str) -> str:
     """
     _, at, domain = address.rpartition("@")
     return ascii_domain(domain) if at else ""
+
+
+def decode_xtext(text: str) -> str:
+    """Read C{xtext} (RFC 3461, 4): printable ASCII in which C{+HH} stands for an octet.
+
+    @raise CommandSyntaxError: for what is not xtext, or hides what is neither ASCII nor printable.
+    """
+    if _XTEXT.fullmatch(text) is None:
+        raise CommandSyntaxError("that is not xtext")
+    decoded = _HEX.sub(lambda match: chr(int(match.group(1), 16)), text)
+    if not (decoded.isascii() and decoded.isprintable()):
+        raise CommandSyntaxError("the xtext hides a character that cannot be printed")
+    return decoded
 
 
 def parse_parameters(text: str) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Logins of clients (RFC 1929), as Twisted's credential checkers want them."""
+"""Logins of clients by name and password, as Twisted's credential checkers want them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,41 @@ import hmac
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.strcred import StrcredException, makeChecker
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
-__all__ = ["Login", "can_check", "check_login", "user_name"]
+from kumotwist.settings import SettingType
+from kumotwist.settings.types import READABLE_FILE
+
+__all__ = ["CHECKER", "Login", "can_check", "check_login", "user_name"]
+
+
+def _parse_checker(text: str) -> str:
+    value = text.strip()
+    if value.startswith("file:"):
+        READABLE_FILE.parse(value[5:].partition(":")[0])
+    try:
+        checker = makeChecker(value)
+    except (StrcredException, ValueError, TypeError):
+        # The text itself may hold a password (memory:NAME:PASSWORD), so it is not shown.
+        scheme = value.partition(":")[0]
+        raise ValueError(
+            f"no cred plugin understands it: {scheme!r} (such as file:/etc/kumo/users)"
+        ) from None
+    if not can_check(checker):
+        raise ValueError("this cred plugin cannot check a name with a password")
+    return value
+
+
+def _render_checker(value: str) -> str:
+    return value if value.startswith("file:") else f"{value.partition(':')[0]}:********"
+
+
+#: A Twisted cred plugin string (L{twisted.cred.strcred}); it stays text until the checker is made.
+CHECKER: SettingType[str] = SettingType(
+    "cred plugin", _parse_checker, _render_checker, secret=True, reveal=str
+)
 
 
 @implementer(IUsernamePassword)
