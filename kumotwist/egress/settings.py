@@ -16,6 +16,8 @@ from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
     NETWORKS,
+    SECRET,
+    TEXT,
     IPNetwork,
     choice,
     integer,
@@ -91,6 +93,23 @@ class PathSettings(Timeouts):
         BOOLEAN,
         "Whether a host whose handshake fails is tried again in the clear, where TLS is "
         "opportunistic.",
+        default=False,
+    )
+    smtp_auth_plain_username: str | None = setting(
+        TEXT,
+        "The name to log in with (AUTH). The best mechanism that is offered is used: "
+        "SCRAM-SHA-256, PLAIN or LOGIN. A host that cannot be logged in to gets no mail.",
+        default=None,
+    )
+    smtp_auth_plain_password: str | None = setting(
+        SECRET, "The password to log in with.", default=None
+    )
+    allow_smtp_auth_plain_without_tls: bool = setting(
+        BOOLEAN, "Whether to log in over a connection that is not encrypted.", default=False
+    )
+    allow_smtp_auth_plain_without_valid_certificate: bool = setting(
+        BOOLEAN,
+        "Whether to log in over an encrypted connection to a host whose certificate is not good.",
         default=False,
     )
     smtp_port: int = setting(

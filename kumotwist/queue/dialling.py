@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from kumotwist.endpoints.errors import EgressError
 from kumotwist.queue.context import IReadyQueue, SessionContext
+from kumotwist.queue.login import log_in
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.targets import Target
 from kumotwist.queue.verdicts import Scope, Verdict, judge_connect, judge_session
@@ -91,6 +92,7 @@ class Dialler:
         try:
             await client.open()
             await self._secure(client, target, demand)
+            await log_in(client, self._ready.path, str(target))
         except SMTPSessionError as failure:
             client.abort()
             verdict = judge_session(

@@ -37,6 +37,11 @@ class Capabilities:
     size: bool = attrs.field(init=False)
     size_limit: int = attrs.field(init=False)
 
+    @property
+    def auth_mechanisms(self) -> frozenset[str]:
+        """The SASL mechanisms that are offered, in upper case (RFC 4954, 3)."""
+        return frozenset(self.extensions.get("AUTH", "").upper().split())
+
     @pipelining.default
     def _default_pipelining(self) -> bool:
         return "PIPELINING" in self.extensions

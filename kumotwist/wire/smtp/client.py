@@ -14,6 +14,7 @@ greeting, and again the handshake; HELO follows an EHLO that is not understood.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import deque
 from typing import NamedTuple
@@ -21,9 +22,21 @@ from typing import NamedTuple
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
 from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES, Capabilities
+from kumotwist.wire.smtp.client_events import (
+    Authenticated,
+    ClientEvent,
+    Closing,
+    Finished,
+    Goodbye,
+    ProceedTLS,
+    Ready,
+    Refused,
+    SendBody,
+)
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.reply_reader import ReplyReader
+from kumotwist.wire.smtp.sasl_client import Mechanism
 from kumotwist.wire.smtp.transaction import (
     OutgoingTransaction,
     TransactionOutcome,
@@ -31,6 +44,7 @@ from kumotwist.wire.smtp.transaction import (
 )
 
 __all__ = [
+    "Authenticated",
     "ClientEvent",
     "Closing",
     "Finished",
@@ -48,52 +62,6 @@ class UnaskedReplyError(RemoteProtocolError):
     """The server said something while nothing was asked: replies and commands are out of step."""
 
 
-class Ready(NamedTuple):
-    """The session is open (again, after TLS): transactions may begin."""
-
-    capabilities: Capabilities
-
-
-class Refused(NamedTuple):
-    """The server said no to something that is not part of a transaction.
-
-    After a refused STARTTLS the session goes on as it was; after any other it is of no use.
-    """
-
-    phase: Phase
-    reply: Reply
-
-
-class ProceedTLS(NamedTuple):
-    """The server waits for the handshake: call L{SMTPClient.discard_plaintext}, then begin it."""
-
-
-class SendBody(NamedTuple):
-    """The server waits for the message: send it with its final dot, then call
-    L{SMTPClient.body_sent}."""
-
-
-class Finished(NamedTuple):
-    """The transaction is over."""
-
-    outcome: TransactionOutcome
-
-
-class Closing(NamedTuple):
-    """The server ends a session that was idle, with a 421."""
-
-    reply: Reply
-
-
-class Goodbye(NamedTuple):
-    """The server has answered QUIT; whatever it said, the connection can be closed."""
-
-    reply: Reply
-
-
-ClientEvent = Ready | Refused | ProceedTLS | SendBody | Finished | Closing | Goodbye
-
-
 class _Asked(NamedTuple):
     """A command that waits for its reply; C{number} is the recipient's, for RCPT."""
 
@@ -107,6 +75,8 @@ _DATA = _Asked(Phase.DATA, "DATA")
 _BODY = _Asked(Phase.BODY, ".")
 _DOT = _Asked(Phase.DOT, ".")
 _RSET = _Asked(Phase.RSET, "RSET")
+#: Octets of a command line, its CRLF included (RFC 5321, 4.5.3.1.4).
+_MAX_COMMAND = 512
 _HELLO_NAME = re.compile(r"[!-~]{1,255}")
 
 
@@ -143,6 +113,8 @@ class SMTPClient:
         self._ready = False
         self._awaiting_tls = False
         self._closed = False
+        self._mechanism: Mechanism | None = None
+        self._unsaid: bytes | None = None
 
     # -- in and out ------------------------------------------------------------------------------
 
@@ -198,6 +170,24 @@ class SMTPClient:
         """Ask for TLS; the answer is L{ProceedTLS} or L{Refused}."""
         self._require_idle()
         self._ask(_Asked(Phase.STARTTLS, "STARTTLS"))
+
+    def authenticate(self, mechanism: Mechanism) -> None:
+        """Log in (RFC 4954); the answer is L{Authenticated} or L{Refused}.
+
+        What is said does not become part of any C{Reply.command}.
+        """
+        self._require_idle()
+        self._mechanism = mechanism
+        self._unsaid = mechanism.initial()
+        verb = f"AUTH {mechanism.name}"
+        line = verb
+        if self._unsaid is not None:
+            line = f"{verb} {_wrapped(self._unsaid) or '='}"
+            if len(line) + 2 > _MAX_COMMAND:
+                line = verb
+            else:
+                self._unsaid = None
+        self._ask(_Asked(Phase.AUTH, verb if line == verb else f"{verb} ***"), line=line)
 
     def discard_plaintext(self) -> None:
         """Forget all that was said in clear, and make the EHLO of the encrypted session ready.
@@ -278,11 +268,14 @@ class SMTPClient:
 
     # -- commands --------------------------------------------------------------------------------
 
-    def _ask(self, *asked: _Asked) -> None:
-        """Add commands to what is sent; between groups of commands the server has to be quiet."""
+    def _ask(self, *asked: _Asked, line: str = "") -> None:
+        """Add commands to what is sent; between groups of commands the server has to be quiet.
+
+        @param line: what is really sent, for a command that must not be shown as it is.
+        """
         self._require_silence()
         self._asked.extend(asked)
-        lines = "".join([f"{item.command}\r\n" for item in asked])
+        lines = f"{line}\r\n" if line else "".join([f"{item.command}\r\n" for item in asked])
         self._out += lines.encode("utf-8")
 
     def _require_silence(self) -> None:
@@ -397,6 +390,8 @@ class SMTPClient:
         if phase is Phase.QUIT:
             self._closed = True
             return Goodbye(reply)
+        if phase is Phase.AUTH and (reply.code == 334 or reply.is_positive):
+            return self._login_answered(reply)
         if 300 <= reply.code < 400:
             raise RemoteProtocolError(f"{str(reply)!r} in the phase {phase.value}")
         if not reply.is_positive:
@@ -416,10 +411,37 @@ class SMTPClient:
             self._start(progress)
         return None
 
+    def _login_answered(self, reply: Reply) -> ClientEvent | None:
+        """A challenge, or the good end of a login."""
+        mechanism = self._mechanism
+        assert mechanism is not None
+        if reply.code < 300:
+            if self._unsaid is not None or not mechanism.complete:
+                raise RemoteProtocolError(f"the server ended {mechanism.name} before its time")
+            self._mechanism = None
+            return Authenticated(reply)
+        if reply.code != 334:
+            raise RemoteProtocolError(f"{str(reply)!r} in the phase auth")
+        try:
+            challenge = base64.b64decode(reply.lines[0].strip(), validate=True)
+        except ValueError:
+            raise RemoteProtocolError("a challenge that is not base64") from None
+        response, self._unsaid = self._unsaid, None
+        if response is None:
+            response = mechanism.respond(challenge)
+        self._require_silence()
+        self._asked.append(_Asked(Phase.AUTH, f"AUTH {mechanism.name} ***"))
+        self._out += f"{_wrapped(response)}\r\n".encode()
+        return None
+
     def _session_refused(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
         if asked.phase is Phase.EHLO and asked.command.startswith("EHLO") and reply.is_permanent:
             self._say_hello("HELO")
             return None
-        self._progress = None
+        self._progress = self._mechanism = self._unsaid = None
         self._ready = asked.phase is Phase.STARTTLS
         return Refused(asked.phase, reply)
+
+
+def _wrapped(response: bytes) -> str:
+    return base64.b64encode(response).decode("ascii")
