@@ -95,6 +95,29 @@ class PathSettings(Timeouts):
         "opportunistic.",
         default=False,
     )
+    enable_pipelining: bool = setting(
+        BOOLEAN, "Whether PIPELINING is used where it is offered.", default=True
+    )
+    enable_rset: bool = setting(
+        BOOLEAN,
+        "Whether RSET is said before every message of a connection but the first. Without it RSET "
+        "is said where it is needed: after a message that was not taken. (KumoMTA's default is "
+        "`yes`.)",
+        default=False,
+    )
+    reconnect_strategy: str = setting(
+        choice("ConnectNextHost", "ReconnectSameHost", "TerminateSession"),
+        "What follows when a host ends the connection during a delivery (421, loss, silence): the "
+        "next host of the plan, the same host once more, or a new start with the first host.",
+        default="ConnectNextHost",
+    )
+    try_next_host_on_transport_error: bool = setting(
+        BOOLEAN,
+        "Whether a message that was not delivered for such a reason is tried again at once where "
+        "`reconnect_strategy` leads; else it waits for its next attempt. (KumoMTA's default is "
+        "`no`.)",
+        default=True,
+    )
     smtp_auth_plain_username: str | None = setting(
         TEXT,
         "The name to log in with (AUTH). The best mechanism that is offered is used: "

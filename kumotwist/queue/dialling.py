@@ -120,6 +120,8 @@ class Dialler:
                 hostname=hostname,
                 timeouts=path,
                 peer_name=target.host.name,
+                pipelining=path.enable_pipelining,
+                reset=path.enable_rset,
             )
         )
         endpoint = source.endpoint(

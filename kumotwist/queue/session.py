@@ -13,6 +13,7 @@ from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.affinity import remember
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.dialling import Dialler
+from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
 from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_result, judge_session
@@ -41,6 +42,8 @@ class DeliverySession:
         self._context = context
         self._ready = ready
         self._walk = TargetWalk(ready.plan, ready.source, ready.path, context.resolver)
+        self._reconnection = Reconnection(ready.path, self._walk)
+        self._cut_off = False
         self._dialler = Dialler(context, ready, self.id)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
@@ -82,7 +85,7 @@ class DeliverySession:
                 client = await self._open(batch)
                 if client is None:
                     return
-                batch = await self._deliver(client, batch)
+                batch = self._go_on(await self._deliver(client, batch))
         except Exception as failure:
             if self._aborted:
                 return
@@ -91,6 +94,13 @@ class DeliverySession:
             for message in batch:
                 self._failed(message, verdict)
             raise
+
+    def _go_on(self, rest: list[QueuedMessage]) -> list[QueuedMessage]:
+        """After a connection: the messages for the next one of this session, if there is one."""
+        if not (self._cut_off and self._reconnection.go_on(optional=not rest)):
+            return rest
+        self._cut_off = False
+        return rest or self._ready.take()
 
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
@@ -104,6 +114,7 @@ class DeliverySession:
                 if call.client is not None:
                     self._client = call.client
                     self._ready.connected()
+                    self._reconnection.connected(target)
                     self._trace(batch, "connected", target=str(target), **describe(self._facts))
                     return call.client
                 verdict = call.verdict
@@ -123,6 +134,8 @@ class DeliverySession:
         elif refusal is not None and self._walk.only_refused:
             self._held_up(batch, refusal)
             self._ready.source_refused(batch, refusal)
+        elif self._reconnection.optional:
+            self._ready.put_back(batch)
         else:
             self._ready.unreachable(batch, self._walk.summary())
         return None
@@ -158,10 +171,12 @@ class DeliverySession:
                 try:
                     outcome = await client.send(self._transaction(batch))
                 except SMTPSessionError as failure:
+                    self._cut_off = True
                     rest = self._lost(batch, failure, reused)
                     break
                 rest = self._answered(batch, outcome, reused)
                 sent += 1
+                self._cut_off = not outcome.session_usable
                 if not outcome.session_usable or rest:
                     break
             if sent >= self._ready.path.max_deliveries_per_connection:
@@ -179,6 +194,8 @@ class DeliverySession:
         @return: messages to try with the next host.
         """
         turned_away = []
+        if outcome.session_usable:
+            self._reconnection.delivered()
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
                 self._context.fates.delivered(message, result.reply, self._facts)
@@ -213,14 +230,14 @@ class DeliverySession:
         """Messages that this host did not take this time.
 
         Where the host was about to end the session anyway they go back, uncharged; else the next
-        host is tried, if there is one.
+        host is tried, if there is one and C{try_next_host_on_transport_error} allows it.
 
         @return: messages to try with the next host.
         """
         uncharged = [message for message, verdict in messages if not verdict.charge]
         self._ready.put_back(uncharged)
         charged = [(message, verdict) for message, verdict in messages if verdict.charge]
-        if charged and self._walk.more:
+        if charged and self._reconnection.for_messages:
             self._walk.failed(charged[0][1])
             again = [message for message, _ in charged]
             self._remember(again, charged[0][1])

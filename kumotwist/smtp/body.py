@@ -8,9 +8,27 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from kumotwist.wire.smtp.data import stuffed_chunks
+from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed, stuffed_chunks
 
-__all__ = ["BodyProducer"]
+__all__ = ["BodyProducer", "send_body"]
+
+
+def send_body(
+    transport: Any, body: bytes, progressed: Callable[[], None], finished: Callable[[], None]
+) -> BodyProducer | None:
+    """Write a body to a transport: a small one at once, a large one as fast as it is read.
+
+    The arguments are those of L{BodyProducer}.
+
+    @return: what is still writing; L{None} if everything has been written.
+    """
+    if len(body) <= CHUNK_SIZE:
+        transport.write(stuffed(body))
+        finished()
+        return None
+    producer = BodyProducer(transport, body, progressed, finished)
+    producer.start()
+    return None if producer.done else producer
 
 
 @implementer(IPushProducer)
@@ -41,6 +59,11 @@ class BodyProducer:
         """Begin writing."""
         self._transport.registerProducer(self, True)
         self._write()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to write."""
+        return self._next is None
 
     def cancel(self) -> None:
         """Write no more."""

@@ -27,7 +27,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.smtp.body import BodyProducer
+from kumotwist.smtp.body import BodyProducer, send_body
 from kumotwist.smtp.deadline import Deadline
 from kumotwist.smtp.handshake import ClientHandshake
 from kumotwist.smtp.login import mechanism_for
@@ -59,7 +59,6 @@ from kumotwist.wire.smtp.client import (
     SendBody,
     SMTPClient,
 )
-from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome, phase_word
@@ -101,6 +100,7 @@ class ESMTPClient(Protocol):
         timeouts: Timeouts | None = None,
         peer_name: str = "",
         pipelining: bool = True,
+        reset: bool = False,
     ) -> None:
         """
         @param clock: tells the time.
@@ -108,6 +108,7 @@ class ESMTPClient(Protocol):
         @param timeouts: how long to wait for what.
         @param peer_name: the server's name, for logs.
         @param pipelining: use PIPELINING where it is offered.
+        @param reset: say RSET before every transaction but the first, also where none is needed.
         @raise LocalProtocolError: if C{hostname} cannot be said in EHLO.
         """
         self.tls: TLSFacts | None = None
@@ -117,7 +118,7 @@ class ESMTPClient(Protocol):
         self.on_idle_close: Any = None
         self._peer_name = peer_name
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        self._machine = SMTPClient(hostname, pipelining=pipelining)
+        self._machine = SMTPClient(hostname, pipelining=pipelining, reset=reset)
         self._deadline = Deadline(clock, self._expired)
         self._armed_at = -1
         self._armed_for = Phase.BANNER
@@ -364,12 +365,7 @@ class ESMTPClient(Protocol):
     def _send_body(self) -> None:
         assert self._transaction is not None
         body = self._transaction.body
-        if len(body) <= CHUNK_SIZE:
-            self._writer.write(stuffed(body))
-            self._machine.body_sent()
-            return
-        self._producer = BodyProducer(self.transport, body, self._body_progressed, self._body_sent)
-        self._producer.start()
+        self._producer = send_body(self.transport, body, self._body_progressed, self._body_sent)
 
     def _body_progressed(self) -> None:
         self._deadline.set(self._timeouts.data_block_timeout)

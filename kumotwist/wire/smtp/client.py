@@ -88,11 +88,12 @@ class SMTPClient:
     @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
-    def __init__(self, hostname: str, *, pipelining: bool = True) -> None:
+    def __init__(self, hostname: str, *, pipelining: bool = True, reset: bool = False) -> None:
         """
         @param hostname: what we call ourselves in EHLO: a domain in A-labels or an address
             literal.
         @param pipelining: use PIPELINING where it is offered.
+        @param reset: say RSET before every transaction but the first, also where none is needed.
         @raise LocalProtocolError: if the name cannot be put into a command.
         """
         if _HELLO_NAME.fullmatch(hostname) is None:
@@ -102,6 +103,7 @@ class SMTPClient:
         self.replies = 0
         self._hostname = hostname
         self._may_pipeline = pipelining
+        self._always_resets = reset
         self._reader = ReplyReader()
         self._asked: deque[_Asked] = deque((_GREETING,))
         self._out = b""
@@ -371,7 +373,8 @@ class SMTPClient:
             progress.dot_answered(reply)
             return self._finish(progress, usable=False)
         progress.dot_answered(reply)
-        self._needs_rset = not (reply.is_positive and progress.accepted)
+        taken = reply.is_positive and progress.accepted
+        self._needs_rset = self._always_resets or not taken
         return self._finish(progress)
 
     def _data_answered(self, reply: Reply, progress: TransactionProgress) -> ClientEvent | None:
