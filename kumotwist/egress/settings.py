@@ -98,6 +98,9 @@ class PathSettings(Timeouts):
     enable_pipelining: bool = setting(
         BOOLEAN, "Whether PIPELINING is used where it is offered.", default=True
     )
+    enable_chunking: bool = setting(
+        BOOLEAN, "Whether messages go by BDAT where CHUNKING is offered.", default=True
+    )
     enable_rset: bool = setting(
         BOOLEAN,
         "Whether RSET is said before every message of a connection but the first. Without it RSET "

@@ -121,6 +121,7 @@ class Dialler:
                 timeouts=path,
                 peer_name=target.host.name,
                 pipelining=path.enable_pipelining,
+                chunking=path.enable_chunking,
                 reset=path.enable_rset,
             )
         )

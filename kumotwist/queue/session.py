@@ -8,18 +8,17 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.affinity import remember
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.dialling import Dialler
+from kumotwist.queue.outgoing import outgoing
 from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
 from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_result, judge_session
 from kumotwist.smtp.client import (
     ESMTPClient,
-    OutgoingTransaction,
     SMTPSessionError,
     TransactionOutcome,
 )
@@ -169,7 +168,7 @@ class DeliverySession:
                 self._trace(batch, "sending")
                 reused = client.messages_sent > 0
                 try:
-                    outcome = await client.send(self._transaction(batch))
+                    outcome = await client.send(outgoing(batch, client.capabilities))
                 except SMTPSessionError as failure:
                     self._cut_off = True
                     rest = self._lost(batch, failure, reused)
@@ -265,17 +264,6 @@ class DeliverySession:
                 self._failed(message, verdict)
             return []
         return batch
-
-    def _transaction(self, batch: list[QueuedMessage]) -> OutgoingTransaction:
-        first = batch[0]
-        assert first.body is not None
-        return OutgoingTransaction(
-            sender=first.sender,
-            recipients=tuple(message.recipient for message in batch),
-            body=first.body,
-            body_8bit=is_8bit(first.body),
-            smtputf8=bool(first.meta.get("smtputf8")),
-        )
 
     async def _wait(self, client: ESMTPClient) -> list[QueuedMessage]:
         """Wait for messages, until the client's C{idle_timeout} or the server ends it."""

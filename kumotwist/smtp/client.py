@@ -27,7 +27,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.smtp.body import BodyProducer, send_body
+from kumotwist.smtp.body import BodyProducer, send_body, send_chunk
 from kumotwist.smtp.deadline import Deadline
 from kumotwist.smtp.handshake import ClientHandshake
 from kumotwist.smtp.login import mechanism_for
@@ -100,6 +100,7 @@ class ESMTPClient(Protocol):
         timeouts: Timeouts | None = None,
         peer_name: str = "",
         pipelining: bool = True,
+        chunking: bool = True,
         reset: bool = False,
     ) -> None:
         """
@@ -108,6 +109,7 @@ class ESMTPClient(Protocol):
         @param timeouts: how long to wait for what.
         @param peer_name: the server's name, for logs.
         @param pipelining: use PIPELINING where it is offered.
+        @param chunking: use BDAT where CHUNKING is offered.
         @param reset: say RSET before every transaction but the first, also where none is needed.
         @raise LocalProtocolError: if C{hostname} cannot be said in EHLO.
         """
@@ -118,7 +120,7 @@ class ESMTPClient(Protocol):
         self.on_idle_close: Any = None
         self._peer_name = peer_name
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        self._machine = SMTPClient(hostname, pipelining=pipelining, reset=reset)
+        self._machine = SMTPClient(hostname, pipelining=pipelining, chunking=chunking, reset=reset)
         self._deadline = Deadline(clock, self._expired)
         self._armed_at = -1
         self._armed_for = Phase.BANNER
@@ -313,7 +315,7 @@ class ESMTPClient(Protocol):
         if isinstance(event, Finished):
             self._finished(event.outcome)
         elif isinstance(event, SendBody):
-            self._send_body()
+            self._send_body(event.chunk)
         elif isinstance(event, Ready):
             self._ready()
         elif isinstance(event, ProceedTLS):
@@ -362,10 +364,11 @@ class ESMTPClient(Protocol):
         assert self._handshake is not None
         self._handshake.begin(self.transport)
 
-    def _send_body(self) -> None:
+    def _send_body(self, chunk: bool) -> None:
         assert self._transaction is not None
-        body = self._transaction.body
-        self._producer = send_body(self.transport, body, self._body_progressed, self._body_sent)
+        send = send_chunk if chunk else send_body
+        command, body = self._machine.data_to_send(), self._transaction.body
+        self._producer = send(self.transport, command, body, self._body_progressed, self._body_sent)
 
     def _body_progressed(self) -> None:
         self._deadline.set(self._timeouts.data_block_timeout)

@@ -38,6 +38,11 @@ class Capabilities:
     size_limit: int = attrs.field(init=False)
 
     @property
+    def chunking(self) -> bool:
+        """Whether BDAT is understood (RFC 3030, 2)."""
+        return "CHUNKING" in self.extensions
+
+    @property
     def auth_mechanisms(self) -> frozenset[str]:
         """The SASL mechanisms that are offered, in upper case (RFC 4954, 3)."""
         return frozenset(self.extensions.get("AUTH", "").upper().split())

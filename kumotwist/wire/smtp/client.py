@@ -88,11 +88,19 @@ class SMTPClient:
     @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
-    def __init__(self, hostname: str, *, pipelining: bool = True, reset: bool = False) -> None:
+    def __init__(
+        self,
+        hostname: str,
+        *,
+        pipelining: bool = True,
+        chunking: bool = True,
+        reset: bool = False,
+    ) -> None:
         """
         @param hostname: what we call ourselves in EHLO: a domain in A-labels or an address
             literal.
         @param pipelining: use PIPELINING where it is offered.
+        @param chunking: use BDAT where CHUNKING is offered.
         @param reset: say RSET before every transaction but the first, also where none is needed.
         @raise LocalProtocolError: if the name cannot be put into a command.
         """
@@ -103,13 +111,14 @@ class SMTPClient:
         self.replies = 0
         self._hostname = hostname
         self._may_pipeline = pipelining
+        self._may_chunk = chunking
         self._always_resets = reset
         self._reader = ReplyReader()
         self._asked: deque[_Asked] = deque((_GREETING,))
         self._out = b""
         self._event: ClientEvent | None = None
         self._progress: TransactionProgress | None = None
-        self._pipelined = False
+        self._pipelined = self._chunked = False
         self._unasked_recipients: deque[int] = deque()
         self._needs_rset = False
         self._ready = False
@@ -230,10 +239,10 @@ class SMTPClient:
             self._start(progress)
 
     def body_sent(self) -> None:
-        """The message and its final dot have been handed to the transport."""
+        """The whole message has been handed to the transport, and its final dot if it needs one."""
         if self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        self._asked[0] = _DOT
+        self._asked[0] = self._asked[0]._replace(phase=Phase.DOT)
 
     def quit(self) -> None:
         """Say QUIT; the answer is L{Goodbye}."""
@@ -291,10 +300,13 @@ class SMTPClient:
     def _start(self, progress: TransactionProgress) -> None:
         """Begin the dialogue of a transaction: whole if the server takes it so, or step by step."""
         self._pipelined = self._may_pipeline and self.capabilities.pipelining
+        # BDAT waits for the replies to RCPT: it does not take longer than DATA that way, and the
+        # message is not sent for nobody.
+        self._chunked = self._may_chunk and self.capabilities.chunking
         mail = _Asked(Phase.MAIL, progress.mail)
         if self._pipelined:
             rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
-            self._ask(mail, *rcpts, _DATA)
+            self._ask(mail, *rcpts, *(() if self._chunked else (_DATA,)))
         else:
             self._ask(mail)
             self._unasked_recipients = deque(progress.asked)
@@ -302,8 +314,9 @@ class SMTPClient:
         self._needs_rset = True
 
     def _step(self, progress: TransactionProgress) -> ClientEvent | None:
-        """Without PIPELINING: the next RCPT, DATA, or the end if nobody was accepted."""
-        if self._pipelined:
+        """The next RCPT, DATA or BDAT, as far as they are not said yet; the end, if nobody was
+        accepted."""
+        if self._pipelined and (self._asked or not self._chunked):
             return None
         if self._unasked_recipients:
             index = self._unasked_recipients.popleft()
@@ -311,8 +324,11 @@ class SMTPClient:
             return None
         if not progress.accepted:
             return self._finish(progress)
-        self._ask(_DATA)
-        return None
+        if not self._chunked:
+            self._ask(_DATA)
+            return None
+        self._ask(_Asked(Phase.BODY, f"BDAT {len(progress.transaction.body)} LAST"))
+        return SendBody(chunk=True)
 
     def _finish(self, progress: TransactionProgress, *, usable: bool = True) -> Finished:
         self._progress = None

@@ -49,7 +49,13 @@ class Authenticated(NamedTuple):
 
 
 class SendBody(NamedTuple):
-    """The server waits for the message: send it with its final dot, then call C{body_sent}."""
+    """The server waits for the message: send it, then call C{body_sent}.
+
+    @ivar chunk: it goes as it is, right behind the BDAT that C{data_to_send} has (RFC 3030, 2);
+        otherwise with its dots doubled and a final dot (RFC 5321, 4.5.2).
+    """
+
+    chunk: bool = False
 
 
 class Finished(NamedTuple):
