@@ -20,13 +20,25 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
     first = batch[0]
     assert first.body is not None
     body = _fitting(first.body, capabilities)
+    has_8bit = is_8bit(body)
     return OutgoingTransaction(
         sender=first.sender,
         recipients=tuple(message.recipient for message in batch),
         body=body,
-        body_8bit=is_8bit(body),
-        smtputf8=bool(first.meta.get("smtputf8")),
+        body_8bit=has_8bit,
+        # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
+        smtputf8=has_8bit and bool(first.meta.get("smtputf8")),
+        ret=_word(first, "ret"),
+        envid=_word(first, "envid"),
+        notify=tuple(_word(message, "notify") for message in batch),
+        orcpt=tuple(_word(message, "orcpt") for message in batch),
     )
+
+
+def _word(message: QueuedMessage, key: str) -> str:
+    """A parameter of the delivery reports that the sender wants, as it stood in its command."""
+    value = message.meta.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _fitting(body: bytes, capabilities: Capabilities) -> bytes:

@@ -38,6 +38,11 @@ class Capabilities:
     size_limit: int = attrs.field(init=False)
 
     @property
+    def dsn(self) -> bool:
+        """Whether the parameters of RFC 3461 are understood."""
+        return "DSN" in self.extensions
+
+    @property
     def chunking(self) -> bool:
         """Whether BDAT is understood (RFC 3030, 2)."""
         return "CHUNKING" in self.extensions
