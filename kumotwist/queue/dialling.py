@@ -23,6 +23,7 @@ from kumotwist.queue.verdicts import Scope, Verdict, judge_connect, judge_sessio
 from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
 from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand
+from kumotwist.wire.smtp.dialect import Dialect
 
 __all__ = ["Call", "Dialler"]
 
@@ -114,15 +115,19 @@ class Dialler:
     async def _connect(self, target: Target) -> ESMTPClient:
         path, source = self._ready.path, self._ready.source
         hostname = path.ehlo_domain or source.settings.ehlo_domain or self._context.hostname
+        dialect = Dialect(
+            pipelining=path.enable_pipelining,
+            chunking=path.enable_chunking,
+            lmtp=self._ready.plan.lmtp,
+            reset=path.enable_rset,
+        )
         factory = _ClientFactory(
             lambda: ESMTPClient(
                 self._context.reactor,
                 hostname=hostname,
                 timeouts=path,
                 peer_name=target.host.name,
-                pipelining=path.enable_pipelining,
-                chunking=path.enable_chunking,
-                reset=path.enable_rset,
+                dialect=dialect,
             )
         )
         endpoint = source.endpoint(
@@ -240,6 +245,7 @@ class Dialler:
         facts = attrs.evolve(
             self._context.facts(self._ready),
             session_id=self._session_id,
+            delivery_protocol="LMTP" if self._ready.plan.lmtp else "ESMTP",
             host=target.host.name,
             peer=str(target.address),
         )

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+from kumotwist.egress.settings import PathSettings
 from kumotwist.message.downgrade import NotConvertibleError, downgrade
 from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.smtp.client import OutgoingTransaction
 from kumotwist.wire.smtp.capabilities import Capabilities
 
-__all__ = ["outgoing"]
+__all__ = ["most_transactions", "outgoing", "within_limits"]
+
+
+def most_transactions(capabilities: Capabilities, path: PathSettings) -> int:
+    """How many transactions a connection may carry (RFC 9422, C{MAILMAX})."""
+    most = path.max_deliveries_per_connection
+    return min(most, capabilities.limit("MAILMAX") or most)
+
+
+def within_limits(
+    batch: list[QueuedMessage], capabilities: Capabilities
+) -> tuple[list[QueuedMessage], list[QueuedMessage]]:
+    """Split a batch by the limits that the server declares (RFC 9422, C{RCPTMAX} and
+    C{RCPTDOMAINMAX}).
+
+    @return: what one transaction may carry, and what is left over; the first is never empty.
+    """
+    most = capabilities.limit("RCPTMAX") or len(batch)
+    most_domains = capabilities.limit("RCPTDOMAINMAX")
+    if most_domains is not None:
+        domains: set[str] = set()
+        for number, message in enumerate(batch[:most]):
+            domains.add(message.recipient.rpartition("@")[2].lower())
+            if len(domains) > most_domains:
+                most = number
+                break
+    return batch[:most], batch[most:]
 
 
 def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> OutgoingTransaction:

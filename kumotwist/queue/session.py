@@ -12,7 +12,7 @@ from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.affinity import remember
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.dialling import Dialler
-from kumotwist.queue.outgoing import outgoing
+from kumotwist.queue.outgoing import most_transactions, outgoing, within_limits
 from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
@@ -160,9 +160,11 @@ class DeliverySession:
 
         @return: messages to try with the next host; empty when the session came to its end.
         """
-        sent = 0
+        sent, at_most = 0, most_transactions(client.capabilities, self._ready.path)
         rest: list[QueuedMessage] = []
         while batch:
+            batch, surplus = within_limits(batch, client.capabilities)
+            self._ready.put_back(surplus)
             batch = await self._load(batch)
             if batch:
                 self._trace(batch, "sending")
@@ -178,7 +180,7 @@ class DeliverySession:
                 self._cut_off = not outcome.session_usable
                 if not outcome.session_usable or rest:
                     break
-            if sent >= self._ready.path.max_deliveries_per_connection:
+            if sent >= at_most:
                 break
             batch = self._ready.take() or await self._wait(client)
         client.quit()
@@ -217,7 +219,9 @@ class DeliverySession:
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
         for message, result in zip_longest(batch, results):
-            if result is not None and result.permanent:
+            if result is not None and result.delivered:
+                self._context.fates.delivered(message, result.reply, self._facts)
+            elif result is not None and result.permanent:
                 self._failed(message, judge_result(result))
             elif verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))

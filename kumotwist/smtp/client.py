@@ -59,6 +59,7 @@ from kumotwist.wire.smtp.client import (
     SendBody,
     SMTPClient,
 )
+from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome, phase_word
@@ -99,18 +100,14 @@ class ESMTPClient(Protocol):
         hostname: str,
         timeouts: Timeouts | None = None,
         peer_name: str = "",
-        pipelining: bool = True,
-        chunking: bool = True,
-        reset: bool = False,
+        dialect: Dialect = DEFAULT_DIALECT,
     ) -> None:
         """
         @param clock: tells the time.
         @param hostname: what we call ourselves in EHLO: A-labels, or an address literal.
         @param timeouts: how long to wait for what.
         @param peer_name: the server's name, for logs.
-        @param pipelining: use PIPELINING where it is offered.
-        @param chunking: use BDAT where CHUNKING is offered.
-        @param reset: say RSET before every transaction but the first, also where none is needed.
+        @param dialect: what to do where the server would have it.
         @raise LocalProtocolError: if C{hostname} cannot be said in EHLO.
         """
         self.tls: TLSFacts | None = None
@@ -120,7 +117,7 @@ class ESMTPClient(Protocol):
         self.on_idle_close: Any = None
         self._peer_name = peer_name
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        self._machine = SMTPClient(hostname, pipelining=pipelining, chunking=chunking, reset=reset)
+        self._machine = SMTPClient(hostname, dialect)
         self._deadline = Deadline(clock, self._expired)
         self._armed_at = -1
         self._armed_for = Phase.BANNER

@@ -33,6 +33,7 @@ from kumotwist.wire.smtp.client_events import (
     Refused,
     SendBody,
 )
+from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.reply_reader import ReplyReader
@@ -88,20 +89,11 @@ class SMTPClient:
     @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
-    def __init__(
-        self,
-        hostname: str,
-        *,
-        pipelining: bool = True,
-        chunking: bool = True,
-        reset: bool = False,
-    ) -> None:
+    def __init__(self, hostname: str, dialect: Dialect = DEFAULT_DIALECT) -> None:
         """
         @param hostname: what we call ourselves in EHLO: a domain in A-labels or an address
             literal.
-        @param pipelining: use PIPELINING where it is offered.
-        @param chunking: use BDAT where CHUNKING is offered.
-        @param reset: say RSET before every transaction but the first, also where none is needed.
+        @param dialect: what to do where the server would have it.
         @raise LocalProtocolError: if the name cannot be put into a command.
         """
         if _HELLO_NAME.fullmatch(hostname) is None:
@@ -110,9 +102,8 @@ class SMTPClient:
         self.greeting: Reply | None = None
         self.replies = 0
         self._hostname = hostname
-        self._may_pipeline = pipelining
-        self._may_chunk = chunking
-        self._always_resets = reset
+        self._dialect = dialect
+        self._lmtp = dialect.lmtp
         self._reader = ReplyReader()
         self._asked: deque[_Asked] = deque((_GREETING,))
         self._out = b""
@@ -215,7 +206,7 @@ class SMTPClient:
         self._ready = False
         self.capabilities = NO_CAPABILITIES
         self._needs_rset = False
-        self._say_hello("EHLO")
+        self._say_hello(self._greets_with)
 
     def begin(self, transaction: OutgoingTransaction) -> None:
         """Send a message; the answer is L{SendBody}, if it comes to that, and L{Finished}.
@@ -242,7 +233,12 @@ class SMTPClient:
         """The whole message has been handed to the transport, and its final dot if it needs one."""
         if self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        self._asked[0] = self._asked[0]._replace(phase=Phase.DOT)
+        answered = self._asked.popleft()._replace(phase=Phase.DOT)
+        if self._lmtp and self._progress is not None:
+            numbers = self._progress.accepted
+            self._asked.extend([answered._replace(number=number) for number in numbers])
+        else:
+            self._asked.append(answered)
 
     def quit(self) -> None:
         """Say QUIT; the answer is L{Goodbye}."""
@@ -294,15 +290,19 @@ class SMTPClient:
             self._closed = True
             raise UnaskedReplyError("the server has sent more replies than it was asked for")
 
+    @property
+    def _greets_with(self) -> str:
+        return "LHLO" if self._lmtp else "EHLO"
+
     def _say_hello(self, verb: str) -> None:
         self._ask(_Asked(Phase.EHLO, f"{verb} {self._hostname}"))
 
     def _start(self, progress: TransactionProgress) -> None:
         """Begin the dialogue of a transaction: whole if the server takes it so, or step by step."""
-        self._pipelined = self._may_pipeline and self.capabilities.pipelining
+        self._pipelined = self._dialect.pipelining and self.capabilities.pipelining
         # BDAT waits for the replies to RCPT: it does not take longer than DATA that way, and the
         # message is not sent for nobody.
-        self._chunked = self._may_chunk and self.capabilities.chunking
+        self._chunked = self._dialect.chunking and self.capabilities.chunking
         mail = _Asked(Phase.MAIL, progress.mail)
         if self._pipelined:
             rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
@@ -388,9 +388,21 @@ class SMTPClient:
             self._closed = True
             progress.dot_answered(reply)
             return self._finish(progress, usable=False)
+        if self._lmtp:
+            return self._recipient_answered(asked.number, reply, progress)
         progress.dot_answered(reply)
         taken = reply.is_positive and progress.accepted
-        self._needs_rset = self._always_resets or not taken
+        self._needs_rset = self._dialect.reset or not taken
+        return self._finish(progress)
+
+    def _recipient_answered(
+        self, number: int, reply: Reply, progress: TransactionProgress
+    ) -> ClientEvent | None:
+        """LMTP's reply to the message for one recipient (RFC 2033, 4.2)."""
+        progress.dot_answered(reply, number)
+        if self._asked:
+            return None
+        self._needs_rset = self._dialect.reset
         return self._finish(progress)
 
     def _data_answered(self, reply: Reply, progress: TransactionProgress) -> ClientEvent | None:
@@ -400,8 +412,11 @@ class SMTPClient:
         if progress.accepted:
             self._asked.append(_BODY)
             return SendBody()
-        self._asked.append(_DOT)
         self._out += b".\r\n"
+        if self._lmtp:  # no recipient, no reply: what comes next could not be told apart
+            self._closed = True
+            return self._finish(progress, usable=False)
+        self._asked.append(_DOT)
         return None
 
     def _session_answered(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
@@ -416,9 +431,9 @@ class SMTPClient:
         if not reply.is_positive:
             return self._session_refused(asked, reply)
         if phase is Phase.BANNER:
-            self._say_hello("EHLO")
+            self._say_hello(self._greets_with)
         elif phase is Phase.EHLO:
-            extended = asked.command.startswith("EHLO")
+            extended = not asked.command.startswith("HELO")
             self.capabilities = Capabilities.from_ehlo(reply) if extended else NO_CAPABILITIES
             self._ready = True
             return Ready(self.capabilities)
