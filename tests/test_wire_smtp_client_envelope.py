@@ -157,6 +157,12 @@ class ReportTests(SynchronousTestCase):
         world.network.servers["192.0.2.1", 25] = talker
         world.inject("c@b.example", orcpt="rfc822;c@b.example", **REPORTS)
         self.assertEqual(world.kinds(), ["Delivery"])
+        world.inject("d@b.example", notify=["DELAY", "SUCCESS"])
+        world.inject("e@b.example", notify=[])
+        self.assertEqual(
+            [line for line in talker.said if line.startswith("RCPT")][1:],
+            ["RCPT TO:<d@b.example> NOTIFY=DELAY,SUCCESS", "RCPT TO:<e@b.example> NOTIFY=NEVER"],
+        )
         self.assertEqual(
             talker.said[1:3],
             [

@@ -63,8 +63,11 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
 
 
 def _word(message: QueuedMessage, key: str) -> str:
-    """A parameter of the delivery reports that the sender wants, as it stood in its command."""
+    """A parameter of the delivery reports that the sender wants, as it stood in its command; a list
+    of words stands for NOTIFY, an empty one for NEVER."""
     value = message.meta.get(key)
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "NEVER"
     return value if isinstance(value, str) else ""
 
 
