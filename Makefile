@@ -7,7 +7,7 @@ CONFIG ?= etc/kumo.ini
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts bench-proxy bench-proxy-idle reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -73,6 +73,12 @@ format: $(VENV)/.installed-dev ## format the code and sort the imports
 
 real-parts: ## install HAProxy, Dante, microsocks, swaks, Postfix … from Debian's packages (needs root)
 	@sh tests/integration/real-parts.sh
+
+bench-proxy: $(VENV)/.installed ## KumoProxy beside Dante and microsocks: new connections and bulk (2 minutes)
+	@'$(bin)/python' -m benchmarks.proxy
+
+bench-proxy-idle: $(VENV)/.installed ## KumoProxy with 10,000 idle clients: memory, and a live session beside them
+	@'$(bin)/python' -m benchmarks.proxy_idle
 
 reference: $(VENV)/.installed ## write docs/reference.md anew from the declared settings
 	@'$(bin)/python' -m kumotwist.config.reference > docs/reference.md.new

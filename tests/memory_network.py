@@ -18,10 +18,15 @@ __all__ = ["MemoryNetwork"]
 class _Connector:
     """What a client factory gets in place of a real connector."""
 
-    def __init__(self, network: MemoryNetwork, factory: Any) -> None:
+    def __init__(self, network: MemoryNetwork, factory: Any, host: str, port: int) -> None:
         self._network = network
         self._factory = factory
+        self._destination = IPv4Address("TCP", host, port)
         self.stopped = False
+
+    def getDestination(self) -> IPv4Address:
+        """Where it leads."""
+        return self._destination
 
     def stopConnecting(self) -> None:
         """Give up, as the real one does."""
@@ -54,8 +59,9 @@ class MemoryNetwork(MemoryReactorClock):
     ) -> Any:
         """Connect at once, fail at once, or be silent until the timeout."""
         self.connections.append((host, port, bindAddress))
-        connector = _Connector(self, factory)
+        connector = _Connector(self, factory, host, port)
         factory.doStart()
+        factory.startedConnecting(connector)
         server = self.servers.get((host, port), error.ConnectionRefusedError)
         if server is None:
             self.callLater(timeout, self._time_out, connector, factory)

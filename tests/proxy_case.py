@@ -5,12 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IProtocol
 from twisted.internet.testing import EventLoggingObserver, MemoryReactorClock, StringTransport
@@ -21,6 +20,7 @@ from zope.interface import implementer
 
 from kumotwist.proxy import ProxyRuleSettings, ProxyService, ProxySettings
 from kumotwist.proxy.outgoing import IDialer, IOutgoing
+from kumotwist.proxy.watching import WatchedSocket
 from kumotwist.settings.types import NETWORKS, PORTS, IPAddress
 from kumotwist.wire.socks5.format import Address
 
@@ -46,6 +46,7 @@ BOUND = b"\x05\x00\x00\x01\x7f\x00\x00\x02\x00\x00"  # the reply to BIND
 CONNECT = b"\x05\x01\x00\x01\xc0\x00\x02\x19\x00\x19"  # 192.0.2.25:25
 SOURCE = ipaddress.ip_address("127.0.0.2")
 DEFAULT_SOURCE = ipaddress.ip_address("10.0.0.1")
+DEFAULT_SOURCE6 = ipaddress.ip_address("2001:db8::1")
 
 
 def refusal(rep: int) -> bytes:
@@ -109,25 +110,19 @@ class ObedientTransport(StringTransport):
 class ObedientOutgoing:
     """An outgoing side that connects when the test says so."""
 
-    handle = None
-
     def __init__(self, source: IPAddress, port: int) -> None:
         self.local = Address(source, port)
         self.destination: Address | None = None
-        self.waiting: Deferred[Address] | None = None
+        self.waiting: Callable[[OSError | None], None] | None = None
         self.cancelled = False
         self.closed = False
         self.lost_before_attach = False
         self.transport = ObedientTransport()
 
-    def connect(self, destination: Address) -> Deferred[Address]:
+    def connect(self, destination: Address, done: Callable[[OSError | None], None]) -> None:
         """Wait for C{succeed} or C{fail}."""
         self.destination = destination
-        self.waiting = Deferred(self._cancel)
-        return self.waiting
-
-    def _cancel(self, _: object) -> None:
-        self.cancelled = True
+        self.waiting = done
 
     def attach(self, protocol: IProtocol) -> None:
         """Connect the protocol to this object's transport."""
@@ -136,20 +131,34 @@ class ObedientOutgoing:
         self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
 
+    def detach(self) -> WatchedSocket:
+        """There is no socket."""
+        raise NotImplementedError
+
     def close(self) -> None:
-        """Note it."""
+        """Note it; while connecting it cancels that."""
         self.closed = True
+        if self.waiting is not None:
+            self.cancelled = True
+            self.waiting = None
+
+    def _done(self, error: OSError | None) -> None:
+        waiting, self.waiting = self.waiting, None
+        assert waiting is not None
+        waiting(error)
 
     def succeed(self, port: int = 40000) -> None:
         """The destination accepts."""
-        assert self.waiting is not None
-        self.local = self.local._replace(port=port)
-        self.waiting.callback(self.local)
+        assert not isinstance(self.local.host, str)
+        host = self.local.host
+        if host.is_unspecified:
+            host = DEFAULT_SOURCE if host.version == 4 else DEFAULT_SOURCE6
+        self.local = Address(host, port)
+        self._done(None)
 
     def fail(self, number: int) -> None:
         """Connecting fails with an errno."""
-        assert self.waiting is not None
-        self.waiting.errback(OSError(number, os.strerror(number)))
+        self._done(OSError(number, os.strerror(number)))
 
 
 @implementer(IDialer)
@@ -166,8 +175,9 @@ class ObedientDialer:
         self.owned: set[IPAddress] = {
             SOURCE,
             DEFAULT_SOURCE,
+            DEFAULT_SOURCE6,
             ipaddress.ip_address("0.0.0.0"),
-            ipaddress.ip_address("2001:db8::1"),
+            ipaddress.ip_address("::"),
         }
         self.made: list[ObedientOutgoing] = []
         self.unreachable: int | None = None
@@ -185,7 +195,7 @@ class ObedientDialer:
         """10.0.0.1 or 2001:db8::1."""
         if self.unreachable is not None:
             raise OSError(self.unreachable, os.strerror(self.unreachable))
-        return DEFAULT_SOURCE if destination.version == 4 else ipaddress.ip_address("2001:db8::1")
+        return DEFAULT_SOURCE if destination.version == 4 else DEFAULT_SOURCE6
 
     def is_local(self, address: IPAddress) -> bool:
         """Whether it is owned."""
@@ -250,8 +260,8 @@ class ProxyCase(TestCase):
         return client, outgoing
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log events of ended sessions."""
-        return [event for event in self.observer if "outcome" in event]
+        """What the log says of ended sessions."""
+        return [session for event in self.observer for session in event.get("sessions", ())]
 
     def outcome(self) -> str:
         """How the only session ended."""

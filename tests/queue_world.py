@@ -15,12 +15,12 @@ from kumotwist.interfaces import IJournal
 from kumotwist.journal import Trace
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
-from kumotwist.queue.context import SessionContext
 from kumotwist.queue.settings import QueuePattern, QueueTable
 from kumotwist.settings.layers import Rule
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -55,9 +55,11 @@ class World:
 
     @param records: DNS, see L{FakeResolver}.
     @param sources: settings of the sources by name; one direct source if absent.
-    @param weights: of the pool C{pool}; all sources alike if absent.
+    @param weights: of the pools C{pool} and C{other}; all sources alike if absent.
     @param queue: values for C{[queue:default]}.
     @param path: values for C{[path:default]}.
+    @param domain_queues: values for further C{[queue:PATTERN]}s.
+    @param domain_paths: values for further C{[path:PATTERN]}s.
     """
 
     def __init__(
@@ -69,6 +71,8 @@ class World:
         weights: Mapping[str, int] | None = None,
         queue: dict[str, Any] | None = None,
         path: dict[str, Any] | None = None,
+        domain_queues: Mapping[str, dict[str, Any]] | None = None,
+        domain_paths: Mapping[str, dict[str, Any]] | None = None,
         spool: MemorySpool | None = None,
     ) -> None:
         self.network = MemoryNetwork()
@@ -83,18 +87,24 @@ class World:
         weights = weights or dict.fromkeys(sources, 1)
         queue_values = {"egress_pool": "pool", **(queue or {})}
         path_values = {"enable_tls": "Disabled", **(path or {})}
-        queues = QueueTable([Rule(QueuePattern.parse("default"), queue_values)])
-        paths = PathTable([Rule(PathPattern("default"), path_values)])
+        queues = QueueTable(
+            Rule(QueuePattern.parse(pattern), values)
+            for pattern, values in {"default": queue_values, **(domain_queues or {})}.items()
+        )
+        paths = PathTable(
+            Rule(PathPattern.parse(pattern), values)
+            for pattern, values in {"default": path_values, **(domain_paths or {})}.items()
+        )
         self.scheduler = Scheduler(
             self.network,
-            Planner(FakeResolver(records or {}, fail)),
+            Planner(FakeResolver(records or {}, fail), paths),
             queues,
             paths,
             {
                 name: Source.of(attrs.evolve(SourceSettings(name=name), **values))
                 for name, values in sources.items()
             },
-            Rotations({"pool": list(weights.items())}),
+            Rotations({pool: tuple(weights.items()) for pool in ("pool", "other")}),
             lambda: 0.5,
         )
         recorder = Recorder(self.network, self.journal, self.trace, "node")

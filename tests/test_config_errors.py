@@ -85,7 +85,7 @@ class HeaderTests(ConfigCase):
             self.one("[zzz]\n"),
             "1: [zzz]: unknown section (one of [kumo], [spool], [log], [dns], [listener:NAME], "
             "[http], [source:NAME], [pool:NAME], [queue:PATTERN], [path:PATTERN], [proxy:NAME], "
-            "[proxy-rule:NAME], [sink:NAME])",
+            "[proxy-rule:NAME], [sink:NAME], [check])",
         )
 
     def test_planned(self) -> None:

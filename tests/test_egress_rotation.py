@@ -64,3 +64,71 @@ class RotationsTests(SynchronousTestCase):
         second = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y")]
         self.assertEqual((first, second), (["a", "a"], ["b", "b"]))
         self.assertEqual(rotations.sources("pool"), ["a", "b"])
+
+    def test_unknown_pool(self) -> None:
+        """A pool that does not exist picks nothing."""
+        rotations = Rotations({})
+        self.assertIsNone(rotations.pick("pool", "x", lambda name: True))
+        self.assertEqual(rotations.sources("pool"), [])
+
+    def test_pools_of_a_source(self) -> None:
+        """Where a source has a weight."""
+        rotations = Rotations({"p": [("a", 1)], "q": [("a", 0), ("b", 1)], "r": [("b", 1)]})
+        self.assertEqual(rotations.pools_of("a"), ["p"])
+        self.assertEqual(rotations.pools_of("b"), ["q", "r"])
+
+
+class PreferenceTests(SynchronousTestCase):
+    """A message that wants the same source again, or another one."""
+
+    def setUp(self) -> None:
+        """A pool of three."""
+        self.rotations = Rotations({"pool": [("a", 1), ("b", 1), ("c", 2), ("off", 0)]})
+
+    def pick(self, *refused: str, **wanted: str) -> str | None:
+        """Pick for one site; C{refused} are not eligible."""
+        return self.rotations.pick("pool", "x", lambda name: name not in refused, **wanted)
+
+    def test_prefer(self) -> None:
+        """The preferred source is chosen, if it can be."""
+        self.assertEqual([self.pick(prefer="b") for _ in range(5)], ["b"] * 5)
+        self.assertNotEqual(self.pick("b", prefer="b"), "b")
+
+    def test_prefer_what_is_not_there(self) -> None:
+        """A source that has left the pool, or has no weight any more, is not preferred."""
+        self.assertIn(self.pick(prefer="gone"), {"a", "b", "c"})
+        self.assertIn(self.pick(prefer="off"), {"a", "b", "c"})
+
+    def test_avoid(self) -> None:
+        """The avoided source is left out, and the others share by their weights."""
+        picks = Counter(self.pick(avoid="b") for _ in range(9))
+        self.assertEqual(picks, {"a": 3, "c": 6})
+
+    def test_avoid_the_only_one(self) -> None:
+        """If no other source can be used, the avoided one is better than none."""
+        self.assertEqual(self.pick("a", "c", avoid="b"), "b")
+        self.assertIsNone(self.pick("a", "b", "c", avoid="b"))
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        weights=st.lists(st.integers(0, 6), min_size=1, max_size=5).filter(any),
+        wishes=st.lists(
+            st.tuples(st.sampled_from(["", "prefer", "avoid"]), st.integers(0, 4)), max_size=120
+        ),
+        offset=st.integers(0, 20),
+    )
+    def test_exact_whatever_comes_in_between(
+        self, weights: list[int], wishes: list[tuple[str, int]], offset: int
+    ) -> None:
+        """Among the picks without a wish, any window is exact, whatever others wished for."""
+        rotations = Rotations({"pool": [(f"s{n}", weight) for n, weight in enumerate(weights)]})
+        plain = []
+        for wish, number in [*wishes, *[("", 0)] * (offset + sum(weights))]:
+            wanted = {wish: f"s{number}"} if wish else {}
+            chosen = rotations.pick("pool", "x", lambda name: True, **wanted)
+            # A wish that speaks of a source outside the pool is none.
+            if not wish or number >= len(weights) or not weights[number]:
+                plain.append(chosen)
+        expected = {f"s{n}": weight for n, weight in enumerate(weights) if weight}
+        for start in range(len(plain) - sum(weights) + 1):
+            self.assertEqual(Counter(plain[start : start + sum(weights)]), expected)

@@ -86,13 +86,13 @@ class PluginTests(SynchronousTestCase):
             self.assertTrue(maker.description)
 
     def test_endpoint_parsers(self) -> None:
-        """clientFromString knows socks5: and haproxy:."""
+        """clientFromString knows our prefixes."""
         ours = {
             parser.prefix: parser
             for parser in getPlugins(IStreamClientEndpointStringParserWithReactor)
             if type(parser).__module__.startswith("kumotwist")
         }
-        self.assertLessEqual({"socks5", "haproxy"}, set(ours))
+        self.assertLessEqual({"socks5", "http-connect", "haproxy"}, set(ours))
         for parser in ours.values():
             verifyObject(IStreamClientEndpointStringParserWithReactor, parser)
 

@@ -65,7 +65,8 @@ class LifeTests(ProxyCase):
         self.assertEqual(negotiating.say(CONNECT), refusal(1))
         client.say(b"QUIT\r\n")
         self.assertEqual(outgoing.transport.taken(), b"QUIT\r\n")
-        for session in list(service._shared.sessions - {client.protocol}):
+        others: Any = service._shared.sessions - {client.protocol}
+        for session in others:
             session.connectionLost()
         self.assertNoResult(stopped)
         client.transport.lose()

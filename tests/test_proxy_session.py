@@ -85,9 +85,17 @@ class ConversationTests(ProxyCase):
         client = self.client()
         client.say(GREETING + CONNECT)
         [outgoing] = self.dialer.made
-        self.assertEqual(str(outgoing.local.host), "10.0.0.1")
         outgoing.succeed()
         self.assertEqual(client.transport.taken(), b"\x05\x00\x00\x01\x0a\x00\x00\x01\x9c\x40")
+        self.assertEqual(self.service.open_by_source, {ipaddress.ip_address("10.0.0.1"): 1})
+
+    def test_connect_alone_with_limits(self) -> None:
+        """Where a limit or a rule asks for the source it is known, and bound, before connecting."""
+        self.start(max_connections_per_source=1, limit_wait=0.0)
+        self.client().say(GREETING + CONNECT)
+        [outgoing] = self.dialer.made
+        self.assertEqual(str(outgoing.local.host), "10.0.0.1")
+        self.assertEqual(self.client().say(GREETING + CONNECT), b"\x05\x00" + refusal(2))
 
     def test_bind_unspecified(self) -> None:
         """BIND to 0.0.0.0 leaves the choice to the system; rules see what it chooses."""
@@ -162,7 +170,7 @@ class ConversationTests(ProxyCase):
 
     def test_no_way_there(self) -> None:
         """Without a route the default source is not known, and the errno decides as well."""
-        self.start()
+        self.start(max_connections_per_source=1)
         self.dialer.unreachable = errno.ENETUNREACH
         self.assertEqual(self.client().say(GREETING + CONNECT), b"\x05\x00" + refusal(3))
 

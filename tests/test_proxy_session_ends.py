@@ -55,7 +55,7 @@ class RefusalTests(ProxyCase):
 
     def test_open_connections(self) -> None:
         """The limit of a source holds for all clients together, and frees up when one ends."""
-        self.start(max_connections_per_source=1)
+        self.start(max_connections_per_source=1, limit_wait=0.0)
         first, outgoing = self.relaying()
         second = self.client("198.51.100.8")
         second.say(GREETING + BIND)
@@ -69,12 +69,53 @@ class RefusalTests(ProxyCase):
 
     def test_rate(self) -> None:
         """So does the rate of new connections."""
-        self.start(max_connection_rate_per_source=RATE.parse("1/s"))
+        self.start(max_connection_rate_per_source=RATE.parse("1/s"), limit_wait=0.0)
         self.relaying()
         client = self.client()
         self.assertEqual(client.say(GREETING + BIND + CONNECT)[-10:], refusal(2))
         self.reactor.advance(1)
         self.relaying()
+
+    def test_waiting(self) -> None:
+        """A request beyond a limit waits for its turn, which comes when another session ends."""
+        self.start(max_connections_per_source=1)
+        first, outgoing = self.relaying()
+        second = self.client("198.51.100.8")
+        self.assertEqual(second.say(GREETING + BIND + CONNECT), b"\x05\x00" + BOUND)
+        self.assertEqual(second.say(b"early"), b"")
+        first.transport.lose()
+        outgoing.transport.lose()
+        self.assertIsNot(self.dialer.made[-1].waiting, None)
+        self.dialer.made[-1].succeed()
+        self.assertEqual(second.transport.taken()[:2], b"\x05\x00")
+        self.assertEqual(self.dialer.made[-1].transport.taken(), b"early")
+
+    def test_waiting_in_vain(self) -> None:
+        """It is refused as one that timed out, and the next one is not held up by it."""
+        self.start(max_connections_per_source=1, limit_wait=20.0)
+        self.relaying()
+        second, third = self.client(), self.client()
+        second.say(GREETING + BIND + CONNECT)
+        self.reactor.advance(19)
+        third.say(GREETING + BIND + CONNECT)
+        self.reactor.advance(1)
+        self.assertEqual(second.transport.taken(), refusal(6))
+        self.assertEqual(third.transport.taken(), b"")
+        third.protocol.readConnectionLost()
+        self.assertEqual(len(self.service._shared.limits._sources), 1)
+        [known] = self.service._shared.limits._sources.values()
+        self.assertEqual((known.connections, known.waiting), (1, {}))
+
+    def test_waiting_while_draining(self) -> None:
+        """A turn that comes while the proxy shuts down is refused."""
+        self.start(max_connections_per_source=1)
+        first, outgoing = self.relaying()
+        second = self.client()
+        second.say(GREETING + BIND + CONNECT)
+        self.service.stopService()
+        first.transport.lose()
+        outgoing.transport.lose()
+        self.assertEqual(second.transport.taken(), refusal(1))
 
     def test_max_connections(self) -> None:
         """A client beyond max_connections is cut at once."""

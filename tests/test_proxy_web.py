@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.web.resource import getChildForRequest
+from twisted.web.resource import Resource, getChildForRequest
 from twisted.web.test.requesthelper import DummyRequest
 
 from kumotwist.proxy.metrics import render_metrics
@@ -16,7 +16,10 @@ class WebTests(ProxyCase):
     def get(self, *path: bytes) -> tuple[int, str]:
         """The status and the text of a page."""
         request = DummyRequest(list(path))
-        page = getChildForRequest(proxy_pages([self.service]), request)
+        root = Resource()
+        for name, page in proxy_pages([self.service]).items():
+            root.putChild(name, page)
+        page = getChildForRequest(root, request)
         text: bytes = page.render(request)
         return request.responseCode or 200, text.decode()
 
@@ -27,6 +30,11 @@ class WebTests(ProxyCase):
         self.client()
         self.service.stopService()
         self.assertEqual(self.get(b"proxy", b"status"), (503, "KumoProxy: main is draining\n"))
+
+    def test_nothing_else(self) -> None:
+        """What lies above the health page is not there."""
+        self.start()
+        self.assertEqual(self.get(b"proxy"), (404, ""))
 
     def test_metrics(self) -> None:
         """The counters are there under KumoMTA's names."""

@@ -162,10 +162,68 @@ class DeliveryTests(SynchronousTestCase):
         world.inject("c@b.example")
         world.network.pass_time(4000, step=60)
         kinds = world.kinds()
-        self.assertEqual(kinds[:3], ["TransientFailure", "TransientFailure", "Expiration"])
+        self.assertEqual(kinds[:4], [*["TransientFailure"] * 3, "Expiration"])
+        last = world.records("TransientFailure")[-1]
+        self.assertEqual(last["timestamp"] - last["created"], 3000)
         expiration = world.records("Expiration")[0]
         self.assertEqual(expiration["response"]["code"], 551)
         self.assertIn("connect", expiration["response"]["content"])
+
+    def test_settings_of_a_domain_are_its_own(self) -> None:
+        """A domain with settings of its own never travels on another domain's connection."""
+        hosts = {
+            "plain.example": ["MX 10 mx.example"],
+            "secure.example": ["MX 10 mx.example"],
+            "mx.example": ["A 192.0.2.1"],
+        }
+        world = World(hosts, domain_paths={"secure.example": {"enable_tls": "Required"}})
+        world.sink("192.0.2.1")
+        world.inject("c@plain.example")
+        world.inject("c@secure.example")
+        world.inject("d@plain.example")
+        outcomes = [(each["type"], each["queue"]) for each in world.records()]
+        self.assertEqual(
+            outcomes,
+            [
+                ("Delivery", "plain.example"),
+                ("TransientFailure", "secure.example"),
+                ("Delivery", "plain.example"),
+            ],
+        )
+        self.assertEqual({each["site"] for each in world.records()}, {"mx.example"})
+
+    def test_pool_of_the_record(self) -> None:
+        """The record names the pool of the message's queue, whoever shares the connection."""
+        hosts = {
+            "one.example": ["MX 10 mx.example"],
+            "two.example": ["MX 10 mx.example"],
+            "mx.example": ["A 192.0.2.1"],
+        }
+        world = World(hosts, domain_queues={"two.example": {"egress_pool": "other"}})
+        world.sink("192.0.2.1")
+        world.inject("c@one.example")
+        world.inject("c@two.example")
+        pools = [each["egress_pool"] for each in world.records("Delivery")]
+        self.assertEqual(pools, ["pool", "other"])
+        self.assertEqual(len(world.network.connections), 1)
+
+    def test_too_many_recipients(self) -> None:
+        """Recipients beyond what a server takes in one transaction get another one at once."""
+        world = World(ONE_HOST)
+        ok, more = b"250 ok\r\n", b"452 4.5.3 too many\r\n"
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", LostSessionTests.EHLO, ok + ok + ok + more + b"354 go\r\n", ok,
+            ok + ok + b"354 go\r\n", ok,
+        )  # fmt: skip
+        world.inject("c@b.example", "d@b.example", "e@b.example")
+        self.assertEqual(world.kinds(), ["Delivery"] * 3)
+
+    def test_lone_line_ends_are_never_sent(self) -> None:
+        """A message that was taken with lone CRs and LFs leaves with proper line ends."""
+        world = World(ONE_HOST)
+        world.sink("192.0.2.1")
+        world.inject("c@b.example", body=b"Subject: x\n\nline\rline\n")
+        self.assertEqual(world.kinds(), ["Delivery"])
 
     def test_domain_that_does_not_exist(self) -> None:
         """NXDOMAIN is final."""
@@ -395,7 +453,7 @@ class PauseTests(SynchronousTestCase):
         self.assertEqual(world.kinds(), ["Delivery"])
 
     def test_stop_aborts_what_hangs(self) -> None:
-        """A session that hangs is aborted after the patience; its message stays spooled."""
+        """A session that hangs is aborted after the patience; its message stays as it was."""
         world = World(ONE_HOST)
         world.network.servers["192.0.2.1", 25] = Factory.forProtocol(Protocol)
         (message,) = world.inject("c@b.example")
@@ -404,4 +462,5 @@ class PauseTests(SynchronousTestCase):
         self.assertNoResult(stopped)
         world.network.pass_time(31)
         self.successResultOf(stopped)
-        self.assertIn(message.id, world.spool.messages)
+        self.assertEqual(world.spool.messages[message.id].attempts, 0)
+        self.assertEqual(world.kinds(), [])

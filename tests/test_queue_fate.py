@@ -140,12 +140,16 @@ class FailedTests(FateCase):
         self.assertEqual(self.requeued, [message])
 
     def test_too_old_for_another_attempt(self) -> None:
-        """If the next attempt would come after C{max_age}, it ends now and not then."""
+        """The last attempt is made when C{max_age} is over; if it fails, the message expires."""
         message = self.message()
         self.clock.advance(7 * DAY - 600)
         self.fates.failed(message, LATER, FACTS)
-        self.assertEqual(self.kinds(), ["TransientFailure", "Expiration", "Reception"])
-        self.assertIn("cannot connect", self.journal.records[1]["response"]["content"])
+        self.assertEqual(self.kinds(), ["TransientFailure"])
+        self.assertEqual(message.due, message.created + 7 * DAY)
+        self.clock.advance(600)
+        self.fates.failed(message, LATER, FACTS)
+        self.assertEqual(self.kinds()[1:], ["TransientFailure", "Expiration", "Reception"])
+        self.assertIn("cannot connect", self.journal.records[2]["response"]["content"])
 
     def test_refused(self) -> None:
         """A permanent failure is recorded, reported and forgotten."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.dns import DNSError
+from kumotwist.egress.settings import PathTable
 from kumotwist.queue.plan import Host, NullMXError, Plan, Planner, domain_of_queue
 from kumotwist.queue.settings import QueueSettings, SmartHost
 from kumotwist.testing.dns import FakeResolver
@@ -38,7 +39,7 @@ class PlannerTests(SynchronousTestCase):
 
     def plan(self, queue: str, settings: QueueSettings | None = None) -> Plan:
         """The plan for a queue."""
-        planner = Planner(FakeResolver(RECORDS, fail={"broken.example": "timed out"}))
+        planner = Planner(FakeResolver(RECORDS, fail={"broken.example": "timed out"}), PathTable())
         return self.successResultOf(planner.plan(queue, settings or QueueSettings()))
 
     def test_exchangers(self) -> None:
@@ -80,7 +81,7 @@ class PlannerTests(SynchronousTestCase):
 
     def failure(self, queue: str) -> DNSError:
         """What looking a queue's hosts up fails with."""
-        planner = Planner(FakeResolver(RECORDS, fail={"broken.example": "timed out"}))
+        planner = Planner(FakeResolver(RECORDS, fail={"broken.example": "timed out"}), PathTable())
         error = self.failureResultOf(planner.plan(queue, QueueSettings()), DNSError).value
         assert isinstance(error, DNSError)
         return error

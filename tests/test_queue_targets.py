@@ -49,6 +49,7 @@ def walk(
     """A walk over hosts."""
     plan = Plan(
         "site",
+        "site",
         "b.example",
         tuple(host if isinstance(host, Host) else Host(host) for host in hosts),
         looked_up,

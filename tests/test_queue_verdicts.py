@@ -92,11 +92,18 @@ def session(
 
 
 def result(
-    code: int, enhanced: str, phase: Phase, *, local: bool = False, reused: bool = False
+    code: int,
+    enhanced: str,
+    phase: Phase,
+    *,
+    local: bool = False,
+    reused: bool = False,
+    progress: bool = False,
 ) -> Case:
     """A transaction in which a recipient got this reply."""
     reply = Reply.of(code, enhanced, "because")
-    return lambda: judge_result(RecipientResult(reply, phase, local), reused=reused)
+    decided = RecipientResult(reply, phase, local)
+    return lambda: judge_result(decided, reused=reused, progress=progress)
 
 
 def lookup(failure: BaseException) -> Case:
@@ -112,7 +119,7 @@ def walk(*addresses: str, source: str | None = None, fail: bool = False, **path:
         name="one", source_address=None if source is None else (ipaddress.ip_address(source),)
     )
     return TargetWalk(
-        Plan("mx.b.example", "b.example", (Host(name),), looked_up=True),
+        Plan("mx.b.example", "mx.b.example", "b.example", (Host(name),), looked_up=True),
         Source.of(settings),
         attrs.evolve(PathSettings(), **path),
         FakeResolver(records, {name: "timed out"} if fail else None),
@@ -156,7 +163,7 @@ def take(made: TargetWalk) -> object:
 
 def no_hosts() -> TargetWalk:
     """A walk over nothing."""
-    plan = Plan("b.example", "b.example", (), looked_up=True)
+    plan = Plan("b.example", "b.example", "b.example", (), looked_up=True)
     source = Source.of(SourceSettings(name="one"))
     return TargetWalk(plan, source, PathSettings(), FakeResolver({}))
 
@@ -225,6 +232,7 @@ CASES: dict[str, Case] = {
     "rcpt-4xx": result(451, "4.7.1", Phase.RCPT),
     "rcpt-5xx": result(550, "5.1.1", Phase.RCPT),
     "rcpt-552": result(552, "5.5.3", Phase.RCPT),
+    "rcpt-too-many": result(452, "4.5.3", Phase.RCPT, progress=True),
     "data-4xx": result(451, "4.3.0", Phase.DATA),
     "data-5xx": result(554, "5.5.1", Phase.DATA),
     "dot-4xx": result(452, "4.3.1", Phase.DOT),

@@ -188,6 +188,15 @@ class ProxyServerTests(SynchronousTestCase):
         many = ", ".join(f"10.0.0.{number}:1" for number in range(MOST_PROXIES + 1))
         self.assertRaises(ValueError, PROXY_SERVERS.parse, many)
 
+    def test_a_password_with_a_comma(self) -> None:
+        """What stands behind a comma that should have been escaped is not told to anybody."""
+        text = r"socks5:a:1:server=b\:1:username=u:password=not,geheim"
+        error = self.assertRaises(ValueError, PROXY_SERVERS.parse, text)
+        self.assertNotIn("geheim", str(error))
+        self.assertIn("proxy 2 of 2: it is not HOST:PORT (a comma", str(error))
+        escaped = text.replace("not,", "not\\,")
+        self.assertEqual(PROXY_SERVERS.parse(escaped), (escaped,))
+
     def test_endpoint_leads_to_the_destination(self) -> None:
         """An endpoint that always leads to the same place would deliver mail to the wrong host."""
         self.assertEqual(ENDPOINT.parse(" tcp:{host}:{port} "), "tcp:{host}:{port}")

@@ -207,3 +207,18 @@ class PathTableTests(SynchronousTestCase):
         """The same rules give the same object, also after very many combinations."""
         table = paths({"default via a": {"max_ready": 1}})
         self.assertIs(table.resolve("a.b", "s", "a"), table.resolve("c.d", "t", "a"))
+
+
+class MisspeltDefaultTests(SynchronousTestCase):
+    """A pattern that is nearly C{default}."""
+
+    def test_refused(self) -> None:
+        """It would be a domain that no mail is for, and its settings would hold for nothing."""
+        for word in ("defualt", "deafult", "Default s", "defaults"):
+            for parse in (QueuePattern.parse, PathPattern.parse):
+                self.assertRaises(ValueError, parse, word)
+
+    def test_domains(self) -> None:
+        """Domains that merely contain the word are domains."""
+        self.assertEqual(PathPattern.parse("default.example").target, "default.example")
+        self.assertEqual(QueuePattern.parse("my-default.example").domain, "my-default.example")

@@ -49,6 +49,19 @@ class ProxyTests(OutputCase):
         self.assertEqual(list(options.configuration.proxies), ["a"])
         self.assertTrue(IService.providedBy(kumoproxy.makeService(options)))
 
+    def test_http(self) -> None:
+        """Metrics and health are served where C{--http} or the file's C{[http]} says."""
+        options = self.options("-l", "127.0.0.1:5000", "--http", "127.0.0.1:8001")
+        assert options.http is not None
+        self.assertEqual(options.http.listen, "tcp:8001:interface=127.0.0.1")
+        self.assertTrue(IService.providedBy(kumoproxy.makeService(options)))
+        path = self.write("[proxy:a]\nlisten = 127.0.0.1:5000\n[http]\nlisten = :8002\n")
+        http = self.options("-c", path).http
+        assert http is not None
+        self.assertEqual(http.listen, "tcp:8002")
+        self.assertIn("--http: ", self.wrong("-l", ":5000", "--http", "nonsense"))
+        self.assertIn("a file has [http]", self.wrong("-c", path, "--http", ":1"))
+
     def test_one_way(self) -> None:
         """Either an address or a file."""
         path = self.write("[proxy:a]\nlisten = 127.0.0.1:5000\n")

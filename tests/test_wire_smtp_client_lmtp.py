@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.egress.settings import PathTable
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.settings import SMART_HOST, QueueSettings
 from kumotwist.testing.dns import FakeResolver
@@ -158,6 +159,7 @@ class DeliveryTests(SynchronousTestCase):
         sites = []
         for protocol in ("smtp", "lmtp"):
             settings = QueueSettings(protocol=protocol, route=(SMART_HOST.parse("[192.0.2.9]:24"),))
-            plan = self.successResultOf(Planner(FakeResolver({})).plan("b.example", settings))
+            planner = Planner(FakeResolver({}), PathTable())
+            plan = self.successResultOf(planner.plan("b.example", settings))
             sites.append((plan.site, plan.lmtp))
         self.assertEqual(sites, [("[192.0.2.9]:24", False), ("lmtp:[192.0.2.9]:24", True)])

@@ -6,9 +6,18 @@ import contextlib
 import ipaddress
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from socksio.socks5 import (
+    SOCKS5AuthMethod,
+    SOCKS5AuthMethodsRequest,
+    SOCKS5Command,
+    SOCKS5CommandRequest,
+    SOCKS5Connection,
+    SOCKS5UsernamePasswordRequest,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -470,3 +479,47 @@ class PropertyTests(SynchronousTestCase):
         whole = run(SOCKS5Server(check_login=True), [session])
         self.assertEqual(run(SOCKS5Server(check_login=True), pieces), whole)
         self.assertEqual(whole[2], b"EHLO me\r\n")
+
+
+class SecondOpinionTests(SynchronousTestCase):
+    """socksio from PyPI says what the machine understands, and understands what it answers."""
+
+    def test_socksio(self) -> None:
+        """A whole session: method, login, CONNECT, for each kind of address, and a refusal."""
+        for host, rep in (
+            ("192.0.2.25", Rep.SUCCEEDED),
+            ("2001:db8::25", Rep.SUCCEEDED),
+            ("mx.example", Rep.SUCCEEDED),
+            ("192.0.2.25", Rep.CONNECTION_REFUSED),
+        ):
+            client = SOCKS5Connection()
+            server = SOCKS5Server(check_login=True, allow_names=True)
+
+            def hear(
+                request: Any, client: SOCKS5Connection = client, server: SOCKS5Server = server
+            ) -> Any:
+                client.send(request)
+                server.receive_data(client.data_to_send())
+                return server.next_event()
+
+            methods = [SOCKS5AuthMethod.NO_AUTH_REQUIRED, SOCKS5AuthMethod.USERNAME_PASSWORD]
+            event: Any = hear(SOCKS5AuthMethodsRequest(methods))
+            self.assertEqual(event.methods, b"\x00\x02")
+            answer: Any = client.receive_data(server.choose_method())
+            self.assertEqual(answer.method, SOCKS5AuthMethod.USERNAME_PASSWORD)
+
+            event = hear(SOCKS5UsernamePasswordRequest(b"mta", b"secret"))
+            self.assertEqual((event.username, event.password), (b"mta", b"secret"))
+            answer = client.receive_data(server.answer_login(True))
+            self.assertTrue(answer.success)
+
+            request = SOCKS5CommandRequest.from_address(SOCKS5Command.CONNECT, (host, 25))
+            event = hear(request)
+            self.assertEqual((str(event.destination.host), event.destination.port), (host, 25))
+            source = Address(ipaddress.ip_address("203.0.113.7"), 40000)
+            said = server.connected(source) if rep is Rep.SUCCEEDED else server.refuse(rep)
+            answer = client.receive_data(said)
+            self.assertEqual(answer.reply_code.value, bytes((rep,)))
+            if rep is Rep.SUCCEEDED:
+                self.assertEqual(answer.addr, str(source.host))
+                self.assertEqual(answer.port, 40000)

@@ -8,6 +8,8 @@ import click
 
 from kumotwist import __version__
 from kumotwist.cli.inject import inject
+from kumotwist.cli.source import source
+from kumotwist.cli.spool import spool
 
 __all__ = ["main"]
 
@@ -33,3 +35,5 @@ def show_config(file: str) -> None:
 
 
 main.add_command(inject)
+main.add_command(source)
+main.add_command(spool)

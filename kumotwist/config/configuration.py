@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import attrs
 
+from kumotwist.check.settings import CheckSettings
 from kumotwist.config.settings import NodeSettings
 from kumotwist.dns.settings import DNSSettings
 from kumotwist.egress.settings import PathTable, PoolSettings, SourceSettings
@@ -46,4 +47,5 @@ class Configuration:
     proxies: Mapping[str, ProxySettings]
     proxy_rules: Mapping[str, ProxyRuleSettings]
     sinks: Mapping[str, SinkSettings]
+    check: CheckSettings
     files: tuple[str, ...] = attrs.field(default=(), eq=False)

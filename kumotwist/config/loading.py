@@ -133,5 +133,6 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
         proxies=MappingProxyType(by_name("proxy")),
         proxy_rules=MappingProxyType(by_name("proxy-rule")),
         sinks=MappingProxyType(by_name("sink")),
+        check=settings("check"),
         files=files,
     )

@@ -116,6 +116,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
         "action",
     ),
     "sink": ("listen",),
+    "check": ("mx", "echo", "blocklists", "timeout"),
     "dkim": ("selector", "key", "headers", "algorithm"),
     "throttles": ("url",),
 }

@@ -27,6 +27,7 @@ _ATTRIBUTES = {
     "proxy": "proxies",
     "proxy-rule": "proxy_rules",
     "sink": "sinks",
+    "check": "check",
 }
 
 

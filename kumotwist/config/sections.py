@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from kumotwist.check.settings import CheckSettings
 from kumotwist.config.planned import CONTRACT, planned_keys
 from kumotwist.config.settings import NodeSettings
 from kumotwist.dns.settings import DNSSettings
@@ -136,6 +137,11 @@ KINDS: dict[str, SectionKind] = {
             "A sink for trials: it accepts everything, keeps nothing, and logs where each message "
             "came from.",
             "NAME",
+        ),
+        SectionKind(
+            "check",
+            CheckSettings,
+            "What `kumo source check` tries; the node itself does not use it.",
         ),
     )
 }

@@ -11,7 +11,7 @@ import attrs
 
 from kumotwist.egress.source_settings import SourceSettings
 from kumotwist.settings import SettingType, setting
-from kumotwist.settings.layers import Rule, RuleTable
+from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
 from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
@@ -188,6 +188,7 @@ class PathPattern:
         target, source = target.strip().lower(), source.strip()
         if via and not source:
             raise ValueError("no source is named after 'via' (DOMAIN via SOURCE)")
+        refuse_misspelt_default(target)
         if not re.search(r"[(|\[:,]", target):
             target = parse_domain(target)
         elif not _SITE.fullmatch(target):
@@ -220,6 +221,11 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
             (rule.pattern.target, rule.pattern.source): number
             for number, rule in enumerate(self.rules)
         }
+        self._targets = frozenset(rule.pattern.target for rule in self.rules)
+
+    def singles_out(self, domain: str) -> bool:
+        """Whether there are settings for this very domain, from whatever source."""
+        return domain in self._targets
 
     def resolve(self, domain: str, site: str, source: str) -> PathSettings:
         """How to speak to a site from a source, for a domain's mail.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,10 @@ from kumotwist.endpoints import EndpointTemplate, haproxyEndpoint, server_endpoi
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.settings.types import HostPort
 
-__all__ = ["Source"]
+__all__ = ["EXHAUSTED", "Source"]
+
+#: What a socket says where the process or the machine has no more of what a connection needs.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Observer = Callable[[IStreamClientEndpoint], IStreamClientEndpoint]
@@ -194,13 +198,15 @@ class Source:
         """What was configured for a failure of this way out.
 
         @param failure: what the endpoint failed with; L{None} for silence behind the proxy.
-        @return: L{None} where nothing was configured.
+        @return: L{None} where nothing was configured, or where this machine's own exhaustion is
+            to blame: that passes sooner than any suspension.
         """
         cause = failure
         if not isinstance(failure, ConnectBindError):
             cause = getattr(failure, "cause", None)
         if isinstance(cause, ConnectBindError):
-            return self.settings.suspend_when_unplumbed
+            exhausted = cause.osError in EXHAUSTED
+            return None if exhausted else self.settings.suspend_when_unplumbed
         return self.settings.suspend_when_proxy_unhealthy
 
 

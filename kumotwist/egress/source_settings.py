@@ -60,8 +60,12 @@ ENDPOINT: SettingType[str] = SettingType(
 )
 
 
+def _is_endpoint_string(text: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9]*:(?!\d{1,5}$)", text) is not None
+
+
 def _parse_proxy_server(text: str) -> ProxyServer:
-    if re.match(r"[A-Za-z][A-Za-z0-9]*:(?!\d{1,5}$)", text):
+    if _is_endpoint_string(text):
         if _parse_template(text).needs_destination:
             raise ValueError("the way to a proxy cannot depend on the destination ({host}, {port})")
         return text
@@ -80,7 +84,11 @@ def _parse_proxy_servers(text: str) -> tuple[ProxyServer, ...]:
         try:
             server = _parse_proxy_server(item)
         except ValueError as error:
-            problems.append(f"proxy {number} of {len(items)}: {error}")
+            words = str(error)
+            if not _is_endpoint_string(item) and any(map(_is_endpoint_string, items)):
+                # It may be the rest of a password with a comma in it: it is not quoted.
+                words = "it is not HOST:PORT (a comma within an endpoint string is written \\,)"
+            problems.append(f"proxy {number} of {len(items)}: {words}")
             continue
         if server in servers:
             problems.append(f"proxy {number} of {len(items)} is the same as an earlier one")

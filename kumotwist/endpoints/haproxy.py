@@ -123,7 +123,7 @@ def _endpoint(
 
 
 class HAProxyClientEndpoint(ReactorlessEndpoint):
-    """What L{haproxyEndpoint} makes, as a class; see L{ReactorlessEndpoint} for what times it."""
+    """What L{haproxyEndpoint} makes, as a class; L{ReactorlessEndpoint} says what times it."""
 
     def __init__(
         self,

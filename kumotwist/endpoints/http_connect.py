@@ -160,7 +160,7 @@ def _say(arguments: str, make_client: Callable[[], HTTPConnectClient]) -> None:
 
 
 class HTTPConnectClientEndpoint(ReactorlessEndpoint):
-    """What L{httpConnectEndpoint} makes, as a class; see L{ReactorlessEndpoint} for what times it."""
+    """What L{httpConnectEndpoint} makes, as a class; L{ReactorlessEndpoint} says what times it."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from kumotwist.http.trace import TraceResource
 from kumotwist.journal.trace import Trace
 
-__all__ = ["http_site"]
+__all__ = ["guarded_site", "http_site"]
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -159,23 +159,37 @@ class _BodylessRequest(Request):
         """A piece of the body has come."""
 
 
+def guarded_site(
+    reactor: Any, trusted: Sequence[IPNetwork], pages: Mapping[bytes, IResource]
+) -> Site:
+    """Build a site that only trusted clients may ask.
+
+    @param reactor: times idle clients out.
+    @param trusted: networks whose clients may ask.
+    @param pages: what it has, by the first part of the path.
+    """
+    guard = _TrustedOnly(trusted, _Directory(pages))
+    site = Site(guard, requestFactory=_BodylessRequest, reactor=reactor)
+    site.noisy = False
+    site.displayTracebacks = False
+    return site
+
+
 def http_site(
     reactor: Any,
     trusted: Sequence[IPNetwork],
     trace: Trace,
     why_not_live: Callable[[], str],
+    pages: Mapping[bytes, IResource] | None = None,
 ) -> Site:
-    """Build what an HTTP listener serves.
+    """Build what a node's HTTP listener serves.
 
     @param reactor: times idle clients out.
     @param trusted: networks whose clients may ask.
     @param trace: the live trace.
     @param why_not_live: says why no mail is taken; empty while it is.
+    @param pages: what other parts of the node have to show, by the first part of the path.
     """
     resources = {b"trace": TraceResource(trace), b"check-liveness": _Liveness(why_not_live)}
     api = {name: _Directory({b"v1": resource}) for name, resource in resources.items()}
-    root = _Directory({b"api": _Directory(api)})
-    site = Site(_TrustedOnly(trusted, root), requestFactory=_BodylessRequest, reactor=reactor)
-    site.noisy = False
-    site.displayTracebacks = False
-    return site
+    return guarded_site(reactor, trusted, {b"api": _Directory(api), **(pages or {})})

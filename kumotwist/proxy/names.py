@@ -16,7 +16,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from kumotwist.settings.types import IPAddress
-from kumotwist.wire.socks5.client import unmapped
+from kumotwist.wire.socks5.format import unmapped
 
 __all__ = ["resolve_name"]
 

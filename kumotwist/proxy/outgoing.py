@@ -7,25 +7,19 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from attrs import define
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IProtocol,
-    IReactorFDSet,
-    IReactorSocket,
-    IWriteDescriptor,
-)
+from twisted.internet.interfaces import IAddress, IProtocol, IReactorSocket
 from twisted.internet.protocol import Factory
-from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, implementer
 
+from kumotwist.proxy.watching import WRITE, WatchedSocket, Watcher
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import Address, Rep
 
-__all__ = ["Dialer", "IDialer", "IOutgoing", "Keepalive", "describe", "rep_for"]
+__all__ = ["Dialer", "IDialer", "IOutgoing", "Keepalive", "describe", "read_ip", "rep_for"]
 
 # Python names it from 3.12 on; the number is Linux's.
 _BIND_ADDRESS_NO_PORT = (
@@ -44,12 +38,13 @@ class IOutgoing(Interface):
     """One connection to a destination, from its BIND on."""
 
     local = Attribute("L{Address}: what it is bound to; after C{connect} what it leaves from.")
-    handle = Attribute("The L{socket.socket} once connected, or L{None} if there is none.")
 
-    def connect(destination: Address) -> Deferred[Address]:
-        """Connect; fires with C{local} as it is then, or fails with L{OSError}.
+    def connect(destination: Address, done: Callable[[OSError | None], None]) -> None:
+        """Connect.
 
-        Cancelling closes the socket at once.
+        @param done: called once, possibly before this returns, with L{None} when the connection
+            stands and C{local} is what it leaves from, else with the error. It is not called any
+            more after C{close}.
         """
 
     def attach(protocol: IProtocol) -> None:
@@ -58,15 +53,19 @@ class IOutgoing(Interface):
         @raise OSError: the connection is lost already.
         """
 
+    def detach() -> WatchedSocket:
+        """Give the connected socket away; it may still be watched."""
+
     def close() -> None:
-        """Give the socket up; nothing happens if it was attached or closed before."""
+        """Give the socket up; nothing happens if it was given away or closed before."""
 
 
 class IDialer(Interface):
     """Where a proxy gets its outgoing connections from."""
 
     def bind(source: IPAddress, port: int) -> IOutgoing:
-        """Bind a new socket; port 0 leaves the choice to the system.
+        """Bind a new socket; port 0 leaves the choice to the system, and so does the address
+        0.0.0.0 or C{::}.
 
         @raise OSError: the address is not this host's, or no descriptor is left, …
         """
@@ -81,36 +80,39 @@ class IDialer(Interface):
         """Whether an address is one of this host's."""
 
 
-@define(frozen=True)
 class Keepalive:
     """TCP keepalive as C{[proxy:NAME]} configures it.
 
-    @ivar enabled: whether it is used at all.
-    @ivar time: seconds of silence before the first probe.
-    @ivar interval: seconds between probes.
-    @ivar retries: unanswered probes before the connection is given up.
+    @param enabled: whether it is used at all.
+    @param time: seconds of silence before the first probe.
+    @param interval: seconds between probes.
+    @param retries: unanswered probes before the connection is given up.
     """
 
-    enabled: bool = True
-    time: float = 300.0
-    interval: float = 30.0
-    retries: int = 3
+    def __init__(
+        self,
+        enabled: bool = True,
+        time: float = 300.0,
+        interval: float = 30.0,
+        retries: int = 3,
+    ) -> None:
+        self._options: list[tuple[int, int, int]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        if enabled:
+            self._options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+            self._options += [
+                (socket.IPPROTO_TCP, getattr(socket, name), value)
+                for name, value in (
+                    ("TCP_KEEPIDLE", max(1, int(time))),
+                    ("TCP_KEEPINTVL", max(1, int(interval))),
+                    ("TCP_KEEPCNT", retries),
+                )
+                if hasattr(socket, name)
+            ]
 
     def apply(self, handle: socket.socket) -> None:
-        """Set it, and TCP_NODELAY, on a TCP socket; a socket of another kind is left alone."""
-        if handle.family not in (socket.AF_INET, socket.AF_INET6):
-            return
-        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self.enabled:
-            return
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPIDLE", max(1, int(self.time))),
-            ("TCP_KEEPINTVL", max(1, int(self.interval))),
-            ("TCP_KEEPCNT", self.retries),
-        ):
-            if hasattr(socket, name):
-                handle.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        """Set it, and TCP_NODELAY, on a TCP socket."""
+        for level, option, value in self._options:
+            handle.setsockopt(level, option, value)
 
 
 def rep_for(error: OSError) -> Rep:
@@ -128,8 +130,16 @@ def _family(address: IPAddress) -> socket.AddressFamily:
     return socket.AF_INET if address.version == 4 else socket.AF_INET6
 
 
+#: Reads an address that a socket has; there are few, and reading one takes as long as a call.
+read_ip: Callable[[str], IPAddress] = lru_cache(4096)(ipaddress.ip_address)
+
+
 def _address_of(sockaddr: Any) -> Address:
-    return Address(ipaddress.ip_address(sockaddr[0]), sockaddr[1])
+    return Address(read_ip(sockaddr[0]), sockaddr[1])
+
+
+def _text(address: IPAddress) -> str:
+    return socket.inet_ntoa(address.packed) if address.version == 4 else str(address)
 
 
 class _OneProtocol(Factory):
@@ -144,97 +154,83 @@ class _OneProtocol(Factory):
         return self._protocol
 
 
-@implementer(IOutgoing, IWriteDescriptor)
+@implementer(IOutgoing)
 class _OutgoingSocket:
-    """An L{IOutgoing} over a non-blocking socket that the reactor watches while it connects."""
+    """An L{IOutgoing} over a non-blocking socket that is watched while it connects."""
 
-    def __init__(self, reactor: Any, handle: socket.socket) -> None:
+    def __init__(
+        self, reactor: Any, watcher: Watcher, handle: socket.socket, local: Address
+    ) -> None:
         self._reactor = reactor
-        self._handle: socket.socket | None = handle
-        self._waiting: Deferred[Address] | None = None
-        self.local = _address_of(handle.getsockname())
+        self._watcher = watcher
+        self._socket: WatchedSocket | None = WatchedSocket(handle, self._ready)
+        self._done: Callable[[OSError | None], None] | None = None
+        self.local = local
 
-    @property
-    def handle(self) -> socket.socket | None:
-        return self._handle
-
-    def connect(self, destination: Address) -> Deferred[Address]:
-        assert self._handle is not None
-        waiting: Deferred[Address] = Deferred(lambda _: self.close())
-        self._waiting = waiting
-        error = self._handle.connect_ex((str(destination.host), destination.port))
+    def connect(self, destination: Address, done: Callable[[OSError | None], None]) -> None:
+        assert self._socket is not None
+        assert not isinstance(destination.host, str)
+        self._done = done
+        error = self._socket.handle.connect_ex((_text(destination.host), destination.port))
         if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            IReactorFDSet(self._reactor).addWriter(self)
+            self._watcher.watch(self._socket, WRITE)
         else:
             self._settle(error)
-        return waiting
 
     def attach(self, protocol: IProtocol) -> None:
-        handle, self._handle = self._handle, None
-        assert handle is not None
-        with handle:  # the transport has a descriptor of its own
+        one = self.detach()
+        self._watcher.watch(one, 0)
+        with one.handle as handle:  # the transport has a descriptor of its own
             factory: Any = _OneProtocol(protocol)
             IReactorSocket(self._reactor).adoptStreamConnection(
                 handle.fileno(), handle.family, factory
             )
 
+    def detach(self) -> WatchedSocket:
+        one, self._socket = self._socket, None
+        assert one is not None
+        return one
+
     def close(self) -> None:
-        handle, self._handle = self._handle, None
-        if handle is None:
-            return
-        if self._waiting is not None:
-            self._waiting = None
-            IReactorFDSet(self._reactor).removeWriter(self)
-        handle.close()
+        one, self._socket = self._socket, None
+        if one is not None:
+            self._done = None
+            self._watcher.close(one)
+
+    def _ready(self, _: int) -> None:
+        if self._socket is not None:
+            self._settle(self._socket.handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def _settle(self, error: int) -> None:
         """The connection stands, or C{error} says why it does not."""
-        waiting, self._waiting = self._waiting, None
-        handle = self._handle
-        if waiting is None or handle is None:
+        done, self._done = self._done, None
+        one = self._socket
+        if done is None or one is None:
             return
-        IReactorFDSet(self._reactor).removeWriter(self)
         if not error:
             try:
-                self.local = _address_of(handle.getsockname())
+                self.local = _address_of(one.handle.getsockname())
             except OSError as lost:
                 error = lost.errno or errno.ECONNRESET
         if error:
             self.close()
-            waiting.errback(Failure(OSError(error, os.strerror(error))))
+            done(OSError(error, os.strerror(error)))
         else:
-            waiting.callback(self.local)
-
-    def _pending_error(self) -> int:
-        if self._handle is None:
-            return 0
-        return self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-
-    # -- IWriteDescriptor: how the reactor tells that connecting is over -------------------------
-
-    def fileno(self) -> int:
-        return -1 if self._handle is None else self._handle.fileno()
-
-    def doWrite(self) -> None:
-        self._settle(self._pending_error())
-
-    def connectionLost(self, reason: Failure) -> None:
-        self._settle(self._pending_error() or errno.ECONNRESET)
-
-    def logPrefix(self) -> str:
-        return "KumoProxy"
+            done(None)
 
 
 @implementer(IDialer)
 class Dialer:
     """Real sockets.
 
-    @param reactor: provides L{IReactorFDSet} and L{IReactorSocket}.
+    @param reactor: provides L{IReactorSocket}, for those that become transports.
+    @param watcher: watches the sockets.
     @param keepalive: for the outgoing connections.
     """
 
-    def __init__(self, reactor: Any, keepalive: Keepalive) -> None:
+    def __init__(self, reactor: Any, watcher: Watcher, keepalive: Keepalive) -> None:
         self._reactor = reactor
+        self._watcher = watcher
         self._keepalive = keepalive
 
     def bind(self, source: IPAddress, port: int) -> IOutgoing:
@@ -244,23 +240,31 @@ class Dialer:
         try:
             handle.setblocking(False)
             self._keepalive.apply(handle)
-            if port:
-                handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            elif _BIND_ADDRESS_NO_PORT is not None:
-                # The port is then chosen when connecting, and only has to be free for that
-                # destination: a source does not run out after 28,000 connections to many.
-                _set_if_known(handle, socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT)
-            handle.bind((str(source), port))
-            return _OutgoingSocket(self._reactor, handle)
+            local = Address(source, port)
+            if port or not source.is_unspecified:
+                self._bind(handle, local)
+                if _BIND_ADDRESS_NO_PORT is None:
+                    local = _address_of(handle.getsockname())
+            return _OutgoingSocket(self._reactor, self._watcher, handle, local)
         except BaseException:
             handle.close()
             raise
+
+    def _bind(self, handle: socket.socket, local: Address) -> None:
+        if local.port:
+            handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        elif _BIND_ADDRESS_NO_PORT is not None:
+            # The port is then chosen when connecting, and only has to be free for that
+            # destination: a source does not run out after 28,000 connections to many.
+            _set_if_known(handle, socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT)
+        assert not isinstance(local.host, str)
+        handle.bind((_text(local.host), local.port))
 
     def source_for(self, destination: IPAddress) -> IPAddress:
         # Connecting a datagram socket sends nothing; the system only looks up the route.
         with socket.socket(_family(destination), socket.SOCK_DGRAM) as probe:
             probe.connect((str(destination), 9))
-            return ipaddress.ip_address(probe.getsockname()[0])
+            return read_ip(probe.getsockname()[0])
 
     def is_local(self, address: IPAddress) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 
 from attrs import define
@@ -12,6 +13,11 @@ from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import Rep
 
 __all__ = ["Refusal", "Route", "choose_route"]
+
+_ANY: dict[int, IPAddress] = {
+    4: ipaddress.IPv4Address("0.0.0.0"),
+    6: ipaddress.IPv6Address("::"),
+}
 
 
 @define(frozen=True)
@@ -39,7 +45,7 @@ class Refusal:
 
 
 def choose_route(
-    dialer: IDialer,
+    dialer: IDialer | None,
     rules: Rules,
     user: str | None,
     client: IPAddress | None,
@@ -49,7 +55,8 @@ def choose_route(
 ) -> Route | Refusal:
     """Find the first destination that suits the source and that the rules permit.
 
-    @param dialer: knows the system's own choice of a source.
+    @param dialer: knows the system's own choice of a source; L{None} if that does not matter, and
+        the source of the route is then the unspecified address.
     @param rules: decide.
     @param user: the name of the login, if there was one.
     @param client: the client's address, if it has one.
@@ -63,7 +70,7 @@ def choose_route(
             continue
         if bound is None or bound.is_unspecified:
             try:
-                source = dialer.source_for(destination)
+                source = dialer.source_for(destination) if dialer else _ANY[destination.version]
             except OSError as error:
                 refusal = Refusal(rep_for(error), f"no way there: {describe(error)}")
                 continue

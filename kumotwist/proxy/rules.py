@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from attrs import define
 
@@ -30,10 +31,24 @@ class Decision:
     rule: str
 
 
-def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
-    return any(address in network for network in networks)
+#: A network as its family, its first address and its mask: asking L{ipaddress} for each
+#: connection takes several times as long.
+_Range = tuple[int, int, int]
 
 
+def _ranges(networks: Iterable[IPNetwork]) -> tuple[_Range, ...]:
+    return tuple(
+        (network.version, int(network.network_address), int(network.netmask))
+        for network in networks
+    )
+
+
+def _within(address: IPAddress, ranges: Iterable[_Range]) -> bool:
+    version, number = address.version, int(address)
+    return any(version == family and number & mask == first for family, first, mask in ranges)
+
+
+@lru_cache(4096)
 def _guarded(address: IPAddress) -> str | None:
     """Why an address is out of reach by default, if it is."""
     if address.is_loopback:
@@ -54,21 +69,38 @@ class _Rule:
     name: str
     settings: ProxyRuleSettings
     ports: tuple[PortRange, ...]
+    clients: tuple[_Range, ...]
+    sources: tuple[_Range, ...]
+    destinations: tuple[_Range, ...]
+    decision: Decision
+
+    @classmethod
+    def of(cls, name: str, rule: ProxyRuleSettings) -> _Rule:
+        """A rule as it is configured."""
+        allows = rule.action == "allow"
+        return cls(
+            name,
+            rule,
+            rule.ports or (_DEFAULT_RANGES if allows else ()),
+            _ranges(rule.clients),
+            _ranges(rule.sources),
+            _ranges(rule.destinations),
+            Decision(allows, f"[proxy-rule:{name}]"),
+        )
 
     def concerns(self, user: str | None, client: IPAddress | None, source: IPAddress) -> bool:
         """Whether user, client and source match."""
-        wanted = self.settings
+        users = self.settings.users
         return (
-            (not wanted.users or user in wanted.users)
-            and (not wanted.clients or (client is not None and _within(client, wanted.clients)))
-            and (not wanted.sources or _within(source, wanted.sources))
+            (not users or user in users)
+            and (not self.clients or (client is not None and _within(client, self.clients)))
+            and (not self.sources or _within(source, self.sources))
         )
 
     def reaches(self, destination: IPAddress, port: int, guarded: bool) -> bool:
         """Whether the destination matches; an allowing rule must name a guarded one."""
-        networks = self.settings.destinations
-        if networks:
-            if not _within(destination, networks):
+        if self.destinations:
+            if not _within(destination, self.destinations):
                 return False
         elif guarded and self.allows:
             return False
@@ -77,12 +109,7 @@ class _Rule:
     @property
     def allows(self) -> bool:
         """Whether what matches is allowed."""
-        return self.settings.action == "allow"
-
-    @property
-    def decision(self) -> Decision:
-        """What it decides."""
-        return Decision(self.allows, f"[proxy-rule:{self.name}]")
+        return self.decision.allowed
 
 
 class Rules:
@@ -100,11 +127,16 @@ class Rules:
         is_own: Callable[[IPAddress, int], bool] = lambda address, port: False,
     ) -> None:
         self._rules: Sequence[_Rule] = tuple(
-            _Rule(name, rule, rule.ports or (_DEFAULT_RANGES if rule.action == "allow" else ()))
+            _Rule.of(name, rule)
             for name, rule in rules
             if rule.proxy is None or rule.proxy == proxy
         )
         self._is_own = is_own
+
+    @property
+    def look_at_sources(self) -> bool:
+        """Whether a decision may depend on the source."""
+        return any(rule.settings.sources for rule in self._rules)
 
     def decide(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,12 +14,14 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory
+from twisted.internet.tcp import Port
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.errors import KumotwistError
+from kumotwist.proxy.accepting import Clients, ClientSocket
 from kumotwist.proxy.certificate import CertificateError, ProxyCertificate
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.credentials import can_check
@@ -26,11 +29,13 @@ from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive
 from kumotwist.proxy.relay import Relay, TransportRelay
 from kumotwist.proxy.rules import Rules
-from kumotwist.proxy.session import ProxySession, SharedByProxy
+from kumotwist.proxy.session import ProxySession
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
-from kumotwist.proxy.splice import PipePool, SpliceRelay, can_splice
+from kumotwist.proxy.shared import SharedByProxy
+from kumotwist.proxy.splice import PipePool, SpliceRelay
+from kumotwist.proxy.watching import make_watcher
 from kumotwist.settings.types import IPAddress
-from kumotwist.wire.socks5.client import unmapped
+from kumotwist.wire.socks5.format import unmapped
 
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
@@ -100,13 +105,14 @@ class ProxyService(Service):
             settings.keepalive_interval,
             settings.keepalive_retries,
         )
-        self._dialer = dialer or Dialer(reactor, self._keepalive)
+        self._watcher = make_watcher(reactor)
+        self._dialer = dialer or Dialer(reactor, self._watcher, self._keepalive)
         self._shared = SharedByProxy(
             name=name,
             settings=settings,
             rules=Rules(rules, name, self._is_own),
             limits=SourceLimits(
-                reactor.seconds,
+                reactor,
                 settings.max_connections_per_source,
                 settings.max_connection_rate_per_source,
             ),
@@ -120,6 +126,8 @@ class ProxyService(Service):
         self._certificate = _certificate(settings, reactor.seconds)
         self._pipes = PipePool()
         self._port: IListeningPort | None = None
+        self._listening: tuple[IAddress, ...] = ()
+        self._clients: Clients | None = None
 
     # -- what it tells ---------------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class ProxyService(Service):
     @property
     def listening(self) -> tuple[IAddress, ...]:
         """Where it listens now; empty before the start and after the stop."""
-        return () if self._port is None else (self._port.getHost(),)
+        return self._listening
 
     @property
     def status(self) -> str:
@@ -178,14 +186,19 @@ class ProxyService(Service):
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
+        address = port.getHost()
+        self._listening = (address,)
         handle = getattr(port, "socket", None)
-        if handle is not None:
+        if handle is not None and hasattr(address, "port"):
             self._keepalive.apply(handle)  # what is accepted inherits it
+        if isinstance(port, Port) and isinstance(port.factory, _Sessions):
+            # Nothing, such as TLS, lies between the socket and the session.
+            self._clients = Clients(self._watcher, port)
         secure = "" if self._certificate is None else ", with TLS"
         _log.info(
             "[proxy:{name}] listens on {address}{secure}",
             name=self.name,
-            address=port.getHost(),
+            address=address,
             secure=secure,
         )
 
@@ -199,10 +212,15 @@ class ProxyService(Service):
             if deadline.active():
                 deadline.cancel()
         port, self._port = self._port, None
+        self._listening = ()
+        if self._clients is not None:
+            self._clients.stop()
+            self._clients = None
         if port is not None:
             await maybeDeferred(port.stopListening)
         self._cut()  # who came between the last look and the closing of the port
         self._pipes.close()
+        shared.log.flush()
         shared.draining = False
 
     def _cut(self) -> None:
@@ -212,14 +230,23 @@ class ProxyService(Service):
     # -- what sessions need of it ----------------------------------------------------------------
 
     def _make_relay(self, client: Any, outgoing: IOutgoing, ended: Callable[[str], None]) -> Relay:
-        if self.settings.use_splice and can_splice(client, outgoing):
-            return SpliceRelay(self._reactor, client, outgoing, self.counters, self._pipes, ended)
+        if isinstance(client, ClientSocket):
+            splice = self.settings.use_splice and hasattr(os, "splice")
+            return SpliceRelay(
+                self._reactor.seconds,
+                self._watcher,
+                client,
+                outgoing,
+                self.counters,
+                self._pipes if splice else None,
+                ended,
+            )
         return TransportRelay(client, outgoing, self.counters, self._reactor.seconds, ended)
 
     def _is_own(self, address: IPAddress, port: int) -> bool:
         """Whether this process's proxies listen there."""
         for service in (self, *self._beside):
-            for listening in service.listening:
+            for listening in service._listening:
                 if getattr(listening, "port", None) != port:
                     continue
                 host = unmapped(ipaddress.ip_address(getattr(listening, "host", "0.0.0.0")))

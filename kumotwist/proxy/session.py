@@ -9,12 +9,9 @@ cancelled. At no time is a session without a deadline.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, field
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
@@ -24,21 +21,17 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.credentials import check_login, user_name
-from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.names import resolve_name
-from kumotwist.proxy.outgoing import IDialer, IOutgoing, describe, rep_for
+from kumotwist.proxy.outgoing import IOutgoing, describe, read_ip, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
-from kumotwist.proxy.rules import Rules
-from kumotwist.proxy.settings import ProxySettings
+from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.replies import one_line
-from kumotwist.wire.socks5.client import unmapped
-from kumotwist.wire.socks5.format import Address, Rep
+from kumotwist.wire.socks5.format import Address, Rep, unmapped
 from kumotwist.wire.socks5.server import (
     BindRequest,
     ConnectRequest,
@@ -49,55 +42,12 @@ from kumotwist.wire.socks5.server import (
     Unacceptable,
 )
 
-__all__ = ["ProxySession", "SharedByProxy"]
+__all__ = ["ProxySession"]
 
 #: A client that has sent this much ahead of a reply is not read any further until it is answered.
 _EARLY = 64 * 1024
 
 _log = Logger()
-
-MakeRelay = Callable[[Any, IOutgoing, Callable[[str], None]], Relay]
-
-
-@define
-class SharedByProxy:
-    """What all sessions of one proxy share.
-
-    @ivar name: the proxy's name, for the log.
-    @ivar settings: its settings.
-    @ivar rules: who may go where.
-    @ivar limits: how much may leave from one source.
-    @ivar dialer: where outgoing connections come from.
-    @ivar make_relay: makes the relay for a client's transport and a connected outgoing side.
-    @ivar clock: drives the deadlines.
-    @ivar resolver: for names, where they are allowed.
-    @ivar checker: of logins; L{None} if there are none.
-    @ivar counters: what is counted.
-    @ivar sessions: those that run.
-    @ivar draining: whether new requests are refused because the proxy shuts down.
-    @ivar idle: fired, and forgotten, when the last session ends.
-    """
-
-    name: str
-    settings: ProxySettings
-    rules: Rules
-    limits: SourceLimits
-    dialer: IDialer
-    make_relay: MakeRelay
-    clock: interfaces.IReactorTime
-    resolver: interfaces.IHostnameResolver
-    checker: ICredentialsChecker | None = None
-    counters: ProxyCounters = field(factory=ProxyCounters)
-    sessions: set[ProxySession] = field(factory=set)
-    draining: bool = False
-    idle: Deferred[None] | None = None
-
-    def forget(self, session: ProxySession) -> None:
-        """A session has ended."""
-        self.sessions.discard(session)
-        if not self.sessions and self.idle is not None:
-            idle, self.idle = self.idle, None
-            idle.callback(None)
 
 
 @implementer(interfaces.IHalfCloseableProtocol, interfaces.IHandshakeListener)
@@ -115,13 +65,15 @@ class ProxySession(Protocol):
         self._outcome: str | None = None
         self._user: str | None = None
         self._client: IPAddress | None = None
-        self._client_name = ""
+        self._client_port: int | None = None
         self._source: IPAddress | None = None
         self._counted_for: IPAddress | None = None
+        self._waits_for: IPAddress | None = None
         self._paused = False
         self._destination: Address | None = None
         self._outgoing: IOutgoing | None = None
         self._waiting: Deferred[Any] | None = None
+        self._connecting = False
         self._relay: Relay | None = None
         self._encrypted = False
         self._deadline: interfaces.IDelayedCall | None = None
@@ -140,7 +92,7 @@ class ProxySession(Protocol):
             shared.counters.turned_away += 1
             self.abort("turned away: max_connections are connected")
             return
-        self._allow(shared.settings.timeout, self.abort, "timeout: no request in time")
+        shared.phases.start(self, self._request_timed_out)
 
     def handshakeCompleted(self) -> None:
         self._encrypted = True
@@ -193,7 +145,8 @@ class ProxySession(Protocol):
                 break
             self._answer(event)
             machine = self._machine
-        self._flush()
+        if self._said:
+            self._flush()
 
     def _answer(self, event: Event) -> None:
         machine = self._machine
@@ -262,7 +215,7 @@ class ProxySession(Protocol):
         host = request.destination.host
         if isinstance(host, str):
             waiting = resolve_name(self._shared.resolver, host)
-            self._wait(waiting, self._name_resolved, self._not_connected)
+            self._wait(waiting, self._name_resolved, self._not_resolved)
         else:
             self._connect_to_one_of([unmapped(host)])
 
@@ -281,19 +234,54 @@ class ProxySession(Protocol):
         port = self._destination.port
         bound = None if self._outgoing is None else _ip(self._outgoing.local)
         route = choose_route(
-            shared.dialer, shared.rules, self._user, self._client, bound, addresses, port
+            shared.dialer if shared.source_matters else None,
+            shared.rules,
+            self._user,
+            self._client,
+            bound,
+            addresses,
+            port,
         )
         if isinstance(route, Refusal):
             self._refuse(route.rep, route.reason)
             return
-        self._source = route.source
         self._destination = Address(route.destination, port)
-        excess = shared.limits.acquire(route.source)
-        if excess is not None:
-            self._refuse(Rep.NOT_ALLOWED, f"refused by the limit: {excess}")
+        if not route.source.is_unspecified and not self._count_for(route.source):
             return
-        self._counted_for = route.source
         self._connect_from(route.source, self._destination)
+
+    def _count_for(self, source: IPAddress) -> bool:
+        """Count the connection for its source; if that is too much, let it wait or refuse it."""
+        shared = self._shared
+        self._source = source
+        excess = shared.limits.acquire(source)
+        if excess is None:
+            self._counted_for = source
+        elif shared.turns is None:
+            self._refuse(Rep.NOT_ALLOWED, f"refused by the limit: {excess}")
+        else:
+            self._waits_for = source
+            shared.phases.stop(self)
+            shared.turns.start(self, lambda: self._no_turn(excess))
+            shared.limits.wait(source, self, self._has_turn)
+        return excess is None
+
+    def _has_turn(self) -> None:
+        """A connection was counted for this session, which had to wait for it."""
+        source, self._waits_for = self._waits_for, None
+        assert source is not None
+        assert self._destination is not None
+        self._counted_for = source
+        if self._shared.draining:
+            self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+        else:
+            self._connect_from(source, self._destination)
+        self._pump()
+
+    def _no_turn(self, excess: str) -> None:
+        self._give_up_waiting()
+        self._refuse(Rep.TTL_EXPIRED, f"timeout: waited for the limit: {excess}")
+        self._flush()
 
     def _connect_from(self, source: IPAddress, destination: Address) -> None:
         try:
@@ -302,33 +290,43 @@ class ProxySession(Protocol):
             self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
             return
         self._outgoing = outgoing
-        self._allow(self._shared.settings.timeout, self._connect_timed_out)
-        self._wait(outgoing.connect(destination), self._connected, self._not_connected)
+        self._restart(self._connect_timed_out)
+        self._connecting = True
+        outgoing.connect(destination, self._settled)
 
-    def _not_connected(self, failure: Failure) -> None:
-        error = failure.value
-        if isinstance(error, OSError):
+    def _settled(self, error: OSError | None) -> None:
+        """The destination is connected, or cannot be."""
+        self._connecting = False
+        if error is not None:
             self._refuse(rep_for(error), f"cannot connect: {describe(error)}")
         else:
-            _log.failure("{proxy}: a defect in connecting", failure, proxy=self._name)
-            self._refuse(Rep.GENERAL_FAILURE, "cannot connect: a defect in the proxy")
+            self._connected()
+        self._pump()
 
-    def _connected(self, local: Address) -> None:
+    def _not_resolved(self, failure: Failure) -> None:
+        _log.failure("{proxy}: a defect in resolving names", failure, proxy=self._name)
+        self._refuse(Rep.GENERAL_FAILURE, "cannot resolve: a defect in the proxy")
+
+    def _connected(self) -> None:
         """The destination is connected: the reply goes out first, then its octets may come."""
         machine, outgoing = self._machine, self._outgoing
         assert machine is not None
         assert outgoing is not None
         transport: Any = self.transport
+        local = outgoing.local
         self._said.append(machine.connected(local))
         early = machine.trailing_data
         self._machine = None
         self._flush()
         self._shared.counters.outbound += 1
-        self._source = unmapped(_ip(local))
-        self._relay = self._shared.make_relay(transport, outgoing, self._end)
-        self._allow(self._shared.settings.idle_timeout, self._check_idle)
+        source = unmapped(_ip(local))
+        if self._counted_for is None:
+            self._count_for(source)  # only where there are no limits, so it is never refused
         if self._paused:
             transport.resumeProducing()
+        self._relay = self._shared.make_relay(transport, outgoing, self._end)
+        self._shared.phases.stop(self)
+        self._shared.silence.start(self, self._check_idle)
         self._relay.start(early)
 
     # -- waiting for something outside the machine -----------------------------------------------
@@ -356,17 +354,26 @@ class ProxySession(Protocol):
 
     def _give_up_waiting(self) -> None:
         """Cancel what is under way; whatever comes of it is ignored."""
+        source, self._waits_for = self._waits_for, None
+        if source is not None:
+            self._shared.limits.give_up(source, self)
+        if self._connecting and self._outgoing is not None:
+            self._connecting = False
+            self._outgoing.close()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.cancel()
 
     # -- deadlines -------------------------------------------------------------------------------
 
-    def _allow(self, seconds: float, call: Callable[..., None], *args: object) -> None:
-        """Start the time that the session's present phase may take; the former phase is over."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = self._shared.clock.callLater(seconds, call, *args)
+    def _restart(self, call: Callable[[], None]) -> None:
+        """Start the time of another phase."""
+        if self._shared.turns is not None:
+            self._shared.turns.stop(self)
+        self._shared.phases.start(self, call)
+
+    def _request_timed_out(self) -> None:
+        self.abort("timeout: no request in time")
 
     def _connect_timed_out(self) -> None:
         self._give_up_waiting()
@@ -381,7 +388,7 @@ class ProxySession(Protocol):
         if remaining <= 0:
             self._relay.abort("idle timeout")
         else:
-            self._allow(remaining, self._check_idle)
+            self._deadline = clock.callLater(remaining, self._check_idle)
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -407,10 +414,13 @@ class ProxySession(Protocol):
         self._outcome = self._outcome or outcome
         self._machine = None
         self._flush()
+        self._close_outgoing()
+        self._restart(self._closing_timed_out)
         transport: Any = self.transport
         transport.loseConnection()
-        self._close_outgoing()
-        self._allow(self._shared.settings.timeout, self.abort, outcome)
+
+    def _closing_timed_out(self) -> None:
+        self.abort("timeout: the last words were not taken")
 
     def _break_off(self, outcome: str) -> None:
         self._give_up_waiting()
@@ -426,6 +436,9 @@ class ProxySession(Protocol):
     def _end(self, outcome: str) -> None:
         """Every connection is gone: count, and write the session's line."""
         shared = self._shared
+        for deadlines in (shared.phases, shared.silence, shared.turns):
+            if deadlines is not None:
+                deadlines.stop(self)
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._close_outgoing()
@@ -435,18 +448,18 @@ class ProxySession(Protocol):
             shared.counters.failed += 1
         else:
             shared.counters.completed += 1
-        _log.info(
-            "{proxy} {client} user={user!r} source={source} destination={destination} "
-            "out={to_destination} back={to_client} seconds={seconds:.3f}: {outcome}",
-            proxy=self._name,
-            client=self._client_name,
-            user="-" if self._user is None else one_line(self._user, 255),
-            source="-" if self._source is None else str(self._source),
-            destination="-" if self._destination is None else str(self._destination),
-            to_destination=relay.to_destination if relay else 0,
-            to_client=relay.to_client if relay else 0,
-            seconds=shared.clock.seconds() - self._started,
-            outcome=outcome,
+        shared.log.ended(
+            {
+                "proxy": self._name,
+                "client": self._client_name,
+                "user": "-" if self._user is None else one_line(self._user, 255),
+                "source": "-" if self._source is None else str(self._source),
+                "destination": "-" if self._destination is None else str(self._destination),
+                "to_destination": relay.to_destination if relay else 0,
+                "to_client": relay.to_client if relay else 0,
+                "seconds": shared.clock.seconds() - self._started,
+                "outcome": outcome,
+            }
         )
         shared.forget(self)
 
@@ -458,11 +471,15 @@ class ProxySession(Protocol):
 
     def _note_client(self, peer: Any) -> None:
         host = getattr(peer, "host", None)
-        if host is None:
-            self._client_name = "a local socket"
-            return
-        self._client = unmapped(ipaddress.ip_address(host))
-        self._client_name = str(Address(self._client, peer.port))
+        if host is not None:
+            self._client = unmapped(read_ip(host))
+            self._client_port = peer.port
+
+    @property
+    def _client_name(self) -> str:
+        if self._client is None or self._client_port is None:
+            return "a local socket"
+        return str(Address(self._client, self._client_port))
 
     def _flush(self) -> None:
         if self._said:

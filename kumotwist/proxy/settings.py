@@ -7,6 +7,7 @@ from attrs import define
 from kumotwist.settings import setting
 from kumotwist.settings.types import (
     BOOLEAN,
+    CRED_CHECKER,
     DURATION,
     NETWORKS,
     PORTS,
@@ -38,7 +39,7 @@ class ProxySettings:
         default=False,
     )
     auth: str | None = setting(
-        TEXT,
+        CRED_CHECKER,
         "Who may log in: a Twisted cred plugin string, such as `file:/etc/kumo/proxy-users`.",
         default=None,
     )
@@ -103,6 +104,12 @@ class ProxySettings:
         RATE,
         "How often a connection may be opened from one source address, whoever asks for it.",
         default=None,
+    )
+    limit_wait: float = setting(
+        DURATION,
+        "How long a request beyond a limit of its source waits for its turn before it is refused "
+        "as one that timed out. With 0 it is refused at once.",
+        default=20.0,
     )
     allow_names: bool = setting(
         BOOLEAN,

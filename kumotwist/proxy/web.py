@@ -50,15 +50,21 @@ class MetricsPage(Resource):
         return render_metrics(self._services).encode()
 
 
-def proxy_pages(services: Iterable[ProxyService]) -> Resource:
-    """The root of a site with both pages, for a process that is only a proxy.
+class _Nothing(Resource):
+    """A part of a path that has nothing to say by itself."""
+
+    def render(self, request: Request) -> bytes:
+        """There is nothing here."""
+        request.setResponseCode(http.NOT_FOUND)
+        return b""
+
+
+def proxy_pages(services: Iterable[ProxyService]) -> dict[bytes, Resource]:
+    """What a site has for its proxies, by the first part of the path.
 
     @param services: the proxies; looked at with each request.
     """
     services = list(services)
-    root = Resource()
-    root.putChild(b"metrics", MetricsPage(services))
-    below = Resource()
+    below = _Nothing()  # type: ignore[no-untyped-call]
     below.putChild(b"status", StatusPage(services))
-    root.putChild(b"proxy", below)
-    return root
+    return {b"metrics": MetricsPage(services), b"proxy": below}

@@ -70,9 +70,11 @@ class Dialler:
         self._ready = ready
         self._session_id = session_id
         self._client: ESMTPClient | None = None
+        self._aborted = False
 
     def abort(self) -> None:
         """Drop the session that is being opened."""
+        self._aborted = True
         if self._client is not None:
             self._client.abort()
 
@@ -96,6 +98,8 @@ class Dialler:
             await log_in(client, self._ready.path, str(target))
         except SMTPSessionError as failure:
             client.abort()
+            if self._aborted:
+                raise CancelledError() from None
             verdict = judge_session(
                 failure, way, unexplained_proxy=self._unexplained_proxy(client, target, facts)
             )
@@ -177,43 +181,38 @@ class Dialler:
 
     def _suspected(self, verdict: Verdict) -> Verdict:
         """What may be the proxy's failure; where it is taken for that, the message pays nothing."""
-        source, health = self._ready.source, self._context.health
-        was_usable = health.usable(source.name)
+        source, health, plan = self._ready.source, self._context.health, self._ready.plan
+        news = health.usable(source.name), health.is_tried(source.name, plan.lane)
         held = health.suspected(
-            source.name, self._ready.plan.site, verdict.reply.content, source.suspension(None)
+            source.name, plan.site, verdict.reply.content, source.suspension(None)
         )
         if not held:
             return verdict
-        self._log_hold(was_usable, held, verdict)
+        self._log_hold(*news, held, verdict)
         return attrs.evolve(
             verdict, scope=Scope.SOURCE, charge=False, blame="source", suspected=False
         )
 
     def _failed(self, verdict: Verdict, failure: BaseException) -> None:
-        source, health = self._ready.source, self._context.health
-        was_usable = health.usable(source.name)
+        source, health, site = self._ready.source, self._context.health, self._ready.plan.lane
+        news = health.usable(source.name), health.is_tried(source.name, site)
         # Where this machine has no more sockets, no source has: a short pause is all that helps.
         suspension = source.suspension(failure) if verdict.blame == "source" else None
         held = health.failed(source.name, verdict.reply.content, suspension)
         if held:
-            self._log_hold(was_usable, held, verdict)
+            self._log_hold(*news, held, verdict)
         else:
             self._log.info(
                 "source {source} failed, and is not suspended for it yet: {reason}",
                 source=source.name, reason=verdict.reply.content,
             )  # fmt: skip
 
-    def _log_hold(self, was_usable: bool, held: float, verdict: Verdict) -> None:
+    def _log_hold(self, was_usable: bool, was_tried: bool, held: float, verdict: Verdict) -> None:
+        facts = {"source": self._ready.source.name, "held": held, "reason": verdict.reply.content}
         if was_usable:
-            self._log.warn(
-                "source {source} is suspended for {held:.0f} s: {reason}",
-                source=self._ready.source.name, held=held, reason=verdict.reply.content,
-            )  # fmt: skip
-        else:
-            self._log.info(
-                "source {source} still fails, {held:.0f} s are left: {reason}",
-                source=self._ready.source.name, held=held, reason=verdict.reply.content,
-            )  # fmt: skip
+            self._log.warn("source {source} is suspended for {held:.0f} s: {reason}", **facts)
+        elif was_tried:
+            self._log.info("source {source} still fails, {held:.0f} s to go: {reason}", **facts)
 
     def _source_works(self, facts: AttemptFacts) -> None:
         source = self._ready.source

@@ -67,14 +67,14 @@ class Fates:
 
     def delivered(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
         """The destination has taken the message."""
-        self._recorder.attempt("Delivery", message, reply, facts)
+        self._recorder.attempt("Delivery", message, reply, facts, self._pool(message))
         self._forget(message)
 
     def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """An attempt failed: the message is bounced, tried again later, or expires."""
         # Records count the attempts before the one that they speak of, as KumoMTA's do.
         kind: RecordType = "Bounce" if verdict.permanent else "TransientFailure"
-        self._recorder.attempt(kind, message, verdict.reply, facts)
+        self._recorder.attempt(kind, message, verdict.reply, facts, self._pool(message))
         if verdict.charge:
             message.attempts += 1
         if verdict.permanent:
@@ -82,11 +82,12 @@ class Fates:
             return
         settings = self._queues.resolve(message.queue)
         now = self._clock.seconds()
-        due = now + retry_delay(settings, message.attempts, self._random)
-        if due > expiry(settings, message.created):
+        expires = expiry(settings, message.created)
+        if now >= expires:
             self.expired(message, verdict.reply, facts)
             return
-        message.due = due
+        # The last attempt is made when the time is over, not one interval before.
+        message.due = min(now + retry_delay(settings, message.attempts, self._random), expires)
         message.meta["last_reply"] = str(verdict.reply)
         # It was attempted: the next wait is a new one, to be recorded again.
         message.meta.pop("delayed", None)
@@ -96,7 +97,9 @@ class Fates:
 
     def held_up(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """The way out failed: recorded, but neither charged nor counted against the message."""
-        self._recorder.attempt("TransientFailure", message, verdict.reply, facts)
+        self._recorder.attempt(
+            "TransientFailure", message, verdict.reply, facts, self._pool(message)
+        )
         message.meta["last_reply"] = str(verdict.reply)
 
     def delayed(self, message: QueuedMessage, seconds: float, reply: Reply, reason: str) -> None:
@@ -132,8 +135,11 @@ class Fates:
         words = f"; last failure: {known.replace(INTERNAL, '')}" if known else ""
         age = self._clock.seconds() - message.created
         reply = internal_reply(551, "5.4.7", f"message expired after {_duration(age)}{words}")
-        self._recorder.attempt("Expiration", message, reply, facts)
+        self._recorder.attempt("Expiration", message, reply, facts, self._pool(message))
         self._bounce(message, reply, facts)
+
+    def _pool(self, message: QueuedMessage) -> str:
+        return self._queues.resolve(message.queue).egress_pool
 
     # -- consequences -----------------------------------------------------------------------------
 

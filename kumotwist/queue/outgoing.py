@@ -8,6 +8,7 @@ from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.smtp.client import OutgoingTransaction
 from kumotwist.wire.smtp.capabilities import Capabilities
+from kumotwist.wire.smtp.data import canonical
 
 __all__ = ["most_transactions", "outgoing", "within_limits"]
 
@@ -46,12 +47,14 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
     """
     first = batch[0]
     assert first.body is not None
-    body = _fitting(first.body, capabilities)
+    # A listener may have been told to take lone CRs and LFs; none is ever sent (RFC 5321, 2.3.8).
+    body = _fitting(canonical(first.body), capabilities)
     has_8bit = is_8bit(body)
     return OutgoingTransaction(
         sender=first.sender,
         recipients=tuple(message.recipient for message in batch),
         body=body,
+        line_ends_checked=True,
         body_8bit=has_8bit,
         # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
         smtputf8=has_8bit and bool(first.meta.get("smtputf8")),

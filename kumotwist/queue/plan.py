@@ -6,6 +6,7 @@ import attrs
 from twisted.internet.defer import Deferred, succeed
 
 from kumotwist.dns import DNSError, MailExchangers
+from kumotwist.egress.settings import PathTable
 from kumotwist.interfaces import IResolver
 from kumotwist.queue.settings import QueueSettings
 
@@ -28,7 +29,10 @@ class Host:
 class Plan:
     """The hosts of a site, in the order in which they are tried.
 
-    @ivar site: the name under which connections and limits are shared.
+    @ivar site: the name of the set of hosts, as records show it.
+    @ivar lane: what shares ready queues and connections: usually the site, whatever the domain.
+        A domain that has settings of its own (C{[path:DOMAIN]}) keeps to itself, or its mail
+        would travel on other domains' terms; so does what was routed and not looked up.
     @ivar domain: the domain that the plan was made for.
     @ivar hosts: what to try, best first.
     @ivar looked_up: whether the hosts were found by look-up, which makes C{prohibited_hosts}
@@ -37,6 +41,7 @@ class Plan:
     """
 
     site: str
+    lane: str
     domain: str
     hosts: tuple[Host, ...]
     looked_up: bool
@@ -61,10 +66,12 @@ class Planner:
     """Makes plans.
 
     @param resolver: looks MX hosts up.
+    @param paths: says which domains have settings of their own.
     """
 
-    def __init__(self, resolver: IResolver) -> None:
+    def __init__(self, resolver: IResolver, paths: PathTable) -> None:
         self._resolver = resolver
+        self._paths = paths
 
     def plan(self, queue: str, settings: QueueSettings) -> Deferred[Plan]:
         """Find the hosts for a queue.
@@ -77,14 +84,22 @@ class Planner:
         if settings.route:
             hosts = tuple(Host(hop.host, hop.port) for hop in settings.route)
             site = prefix + ",".join(str(hop) for hop in settings.route)
-            return succeed(Plan(site, domain, hosts, looked_up=False, lmtp=lmtp))
+            return succeed(self._laned(site, domain, hosts, looked_up=False, lmtp=lmtp))
 
         def found(exchangers: MailExchangers) -> Plan:
             if exchangers.null_mx:
                 raise NullMXError(domain)
             hosts = tuple(Host(name) for _, name in exchangers.hosts)
             site = prefix + exchangers.site_name
-            return Plan(site, domain, hosts, looked_up=True, lmtp=lmtp)
+            return self._laned(site, domain, hosts, looked_up=True, lmtp=lmtp)
 
         looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
         return looked_up
+
+    def _laned(
+        self, site: str, domain: str, hosts: tuple[Host, ...], *, looked_up: bool, lmtp: bool
+    ) -> Plan:
+        lane = site if looked_up else f"route {site}"
+        if self._paths.singles_out(domain):
+            lane = f"{lane} for {domain}"
+        return Plan(site, lane, domain, hosts, looked_up, lmtp)

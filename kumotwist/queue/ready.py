@@ -130,7 +130,7 @@ class ReadyQueue:
             # Nobody is going to carry them: the source is held.
             self._return([])
         if not self._sessions and (not self._messages or self._stopping):
-            self._context.health.end_try(self.source.name, self.plan.site)
+            self._context.health.end_try(self.source.name, self.plan.lane)
             self._dispatcher.emptied(self)
 
     def _open_for_business(self) -> bool:
@@ -146,7 +146,7 @@ class ReadyQueue:
     def _wants_trial(self) -> bool:
         """Whether a connection shall be made to see whether the source works again."""
         return self._trial is None and self._context.health.is_tried(
-            self.source.name, self.plan.site
+            self.source.name, self.plan.lane
         )
 
     def _wants_session(self) -> bool:
@@ -249,7 +249,7 @@ class ReadyQueue:
         self.no_longer_idle(session)
         if session is self._trial:
             self._trial = None
-            self._context.health.end_try(self.source.name, self.plan.site)
+            self._context.health.end_try(self.source.name, self.plan.lane)
         self.kick()
 
     # -- the end ----------------------------------------------------------------------------------

@@ -55,9 +55,18 @@ class Recorder:
         self.trace = trace
 
     def attempt(
-        self, kind: RecordType, message: QueuedMessage, reply: Reply, facts: AttemptFacts
+        self,
+        kind: RecordType,
+        message: QueuedMessage,
+        reply: Reply,
+        facts: AttemptFacts,
+        pool: str = "",
     ) -> None:
-        """Record an outcome."""
+        """Record an outcome.
+
+        @param pool: the message's pool, where that is not the one that the connection was made
+            for: messages of several pools may share it.
+        """
         source_address = None
         if facts.source_address or facts.proxy_server:
             source_address = SourceAddress(
@@ -74,7 +83,7 @@ class Recorder:
                 site=facts.site,
                 peer_name=facts.host,
                 peer_address=facts.peer or None,
-                egress_pool=facts.pool or None,
+                egress_pool=pool or facts.pool or None,
                 egress_source=facts.source or None,
                 source_address=source_address,
                 delivery_protocol=facts.delivery_protocol if facts.session_id else None,

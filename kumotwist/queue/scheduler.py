@@ -42,6 +42,8 @@ PLAN_LIFETIME = 60.0
 MAX_PLANS = 65536
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
 SHORTEST_WAIT = 5.0
+#: Seconds by which the last attempt, which is due when C{max_age} is over, may be late.
+LAST_CALL = 300.0
 #: The timer is never set further ahead than this, so that a jump of the clock is noticed.
 LONGEST_SLEEP = 60.0
 
@@ -81,7 +83,7 @@ class Scheduler:
         self._plans: dict[str, tuple[float, Plan]] = {}
         # Groups of messages that wait for the same look-up.
         self._lookups: dict[str, list[list[QueuedMessage]]] = {}
-        # By source, then by site.
+        # By source, then by lane.
         self._ready: dict[str, dict[str, ReadyQueue]] = {name: {} for name in sources}
         self._parking = Parking(
             reactor,
@@ -153,7 +155,7 @@ class Scheduler:
             ready.abort()
 
     def _ready_queues(self) -> list[ReadyQueue]:
-        return [ready for by_site in self._ready.values() for ready in by_site.values()]
+        return [ready for by_lane in self._ready.values() for ready in by_lane.values()]
 
     def _check_stopped(self) -> None:
         if self._stopped and not any(ready.sessions for ready in self._ready_queues()):
@@ -241,7 +243,7 @@ class Scheduler:
     def _is_too_old(self, message: QueuedMessage) -> bool:
         settings = self._queues.resolve(message.queue)
         now: float = self._reactor.seconds()
-        return now > expiry(settings, message.created)
+        return now > expiry(settings, message.created) + LAST_CALL
 
     def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
         waiting = self._lookups[queue] = [first]
@@ -273,7 +275,7 @@ class Scheduler:
         pool, health = settings.egress_pool, self._node.health
         wanted = preference(messages[0])
         while messages:
-            name = self._choices.pick(pool, plan.site, wanted)
+            name = self._choices.pick(pool, plan.lane, wanted)
             if name is None:
                 self._no_source(messages, plan, pool)
                 return
@@ -281,16 +283,16 @@ class Scheduler:
                 self._hand_over(messages, name, plan, pool)
                 return
             # One message shows whether the source works again; the others need another one.
-            health.begin_try(name, plan.site)
+            health.begin_try(name, plan.lane)
             self._hand_over(messages[:1], name, plan, pool)
             messages = messages[1:]
 
     def _hand_over(self, messages: list[QueuedMessage], name: str, plan: Plan, pool: str) -> None:
-        ready = self._ready[name].get(plan.site)
+        ready = self._ready[name].get(plan.lane)
         if ready is None:
             source, path = self._sources[name], self._paths.resolve(plan.domain, plan.site, name)
             ready = ReadyQueue(source, plan, path, pool, self._node, self)
-            self._ready[name][plan.site] = ready
+            self._ready[name][plan.lane] = ready
         if self._node.trace.watched:
             source = self._sources[name]
             for message in messages:
@@ -307,7 +309,7 @@ class Scheduler:
     def _no_source(self, messages: list[QueuedMessage], plan: Plan, pool: str) -> None:
         """No source may carry the messages now: they wait for one, or fail if none ever could."""
         fates, now = self._node.fates, self._reactor.seconds()
-        obstacle = self._choices.obstacle(pool, plan.site)
+        obstacle = self._choices.obstacle(pool, plan.lane)
         hindrance, reply = obstacle.hindrance, obstacle.reply
         if hindrance is Hindrance.IMPOSSIBLE:
             verdict = Verdict(Scope.SITE, reply, blame="nobody")
@@ -367,15 +369,15 @@ class Scheduler:
     def source_refused(self, ready: ReadyQueue, verdict: Verdict) -> None:
         """The source's proxy does not connect to the site: pass the source over for a while."""
         words = verdict.reply.content.removeprefix(INTERNAL)
-        self._choices.bar(ready.source.name, ready.plan.site, Bar.REFUSED, words)
+        self._choices.bar(ready.source.name, ready.plan.lane, Bar.REFUSED, words)
 
     def unsuitable(self, ready: ReadyQueue) -> None:
         """The source has no address of the site's family: pass it over for a while."""
-        self._choices.bar(ready.source.name, ready.plan.site, Bar.FAMILY)
+        self._choices.bar(ready.source.name, ready.plan.lane, Bar.FAMILY)
 
     def emptied(self, ready: ReadyQueue) -> None:
         """Forget a ready queue; another one is made when it is needed."""
-        by_site = self._ready[ready.source.name]
-        if by_site.get(ready.plan.site) is ready:
-            del by_site[ready.plan.site]
+        by_lane = self._ready[ready.source.name]
+        if by_lane.get(ready.plan.lane) is ready:
+            del by_lane[ready.plan.lane]
         self._check_stopped()

@@ -49,6 +49,8 @@ class DeliverySession:
         self._wakeup: Deferred[None] | None = None
         self._running: Deferred[None] | None = None
         self._aborted = False
+        # Messages that were taken and have no fate yet, by their ids.
+        self._at_hand: dict[str, QueuedMessage] = {}
 
     def start(self) -> None:
         """Begin; C{ended} of the ready queue says when it is over."""
@@ -78,7 +80,7 @@ class DeliverySession:
     # -- the session ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        batch = self._ready.take()
+        batch = self._take()
         try:
             while batch and not self._aborted:
                 client = await self._open(batch)
@@ -90,7 +92,7 @@ class DeliverySession:
                 return
             # Unknown means temporary: the messages at hand wait, the defect is logged.
             verdict = judge_session(failure, self._dialler.way(self._facts.host))
-            for message in batch:
+            for message in list(self._at_hand.values()):
                 self._failed(message, verdict)
             raise
 
@@ -99,7 +101,13 @@ class DeliverySession:
         if not (self._cut_off and self._reconnection.go_on(optional=not rest)):
             return rest
         self._cut_off = False
-        return rest or self._ready.take()
+        return rest or self._take()
+
+    def _take(self) -> list[QueuedMessage]:
+        """The next messages; what was taken before has its fate."""
+        batch = self._ready.take()
+        self._at_hand = {message.id: message for message in batch}
+        return batch
 
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
@@ -164,6 +172,8 @@ class DeliverySession:
         rest: list[QueuedMessage] = []
         while batch:
             batch, surplus = within_limits(batch, client.capabilities)
+            for message in surplus:
+                del self._at_hand[message.id]
             self._ready.put_back(surplus)
             batch = await self._load(batch)
             if batch:
@@ -182,7 +192,7 @@ class DeliverySession:
                     break
             if sent >= at_most:
                 break
-            batch = self._ready.take() or await self._wait(client)
+            batch = self._take() or await self._wait(client)
         client.quit()
         self._client = None
         return rest
@@ -197,11 +207,13 @@ class DeliverySession:
         turned_away = []
         if outcome.session_usable:
             self._reconnection.delivered()
+        progress = any(result.delivered for result in outcome.results)
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
+                del self._at_hand[message.id]
                 self._context.fates.delivered(message, result.reply, self._facts)
                 continue
-            verdict = judge_result(result, reused=reused)
+            verdict = judge_result(result, reused=reused, progress=progress)
             if verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:
@@ -215,11 +227,15 @@ class DeliverySession:
 
         @return: messages to try with the next host.
         """
+        if self._aborted:
+            # The node ends: the spool has them as they were, the next process tries again.
+            return []
         verdict = judge_session(failure, self._dialler.way(self._facts.host), reused=reused)
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
         for message, result in zip_longest(batch, results):
             if result is not None and result.delivered:
+                del self._at_hand[message.id]
                 self._context.fates.delivered(message, result.reply, self._facts)
             elif result is not None and result.permanent:
                 self._failed(message, judge_result(result))
@@ -238,6 +254,8 @@ class DeliverySession:
         @return: messages to try with the next host.
         """
         uncharged = [message for message, verdict in messages if not verdict.charge]
+        for message in uncharged:
+            del self._at_hand[message.id]
         self._ready.put_back(uncharged)
         charged = [(message, verdict) for message, verdict in messages if verdict.charge]
         if charged and self._reconnection.for_messages:
@@ -280,12 +298,13 @@ class DeliverySession:
         finally:
             client.on_idle_close = None
             self._ready.no_longer_idle(self)
-        return self._ready.take() if client.usable else []
+        return self._take() if client.usable else []
 
     # -- consequences -----------------------------------------------------------------------------
 
     def _failed(self, message: QueuedMessage, verdict: Verdict) -> None:
         """A host has answered, or a session was lost: the message bears the consequences."""
+        self._at_hand.pop(message.id, None)
         self._remember([message], verdict)
         self._context.fates.failed(message, verdict, self._facts)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import attrs
 
 from kumotwist.settings import SettingType, setting
-from kumotwist.settings.layers import Rule, RuleTable
+from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
 from kumotwist.settings.types import TEXT, duration, list_of, parse_domain
 
 __all__ = ["QueueName", "QueuePattern", "QueueSettings", "QueueTable", "SmartHost"]
@@ -186,6 +186,7 @@ class QueuePattern:
                 f"{text!r} is not a pattern of queues (default, DOMAIN, TENANT@DOMAIN or "
                 "CAMPAIGN:TENANT@DOMAIN, with a * in any part)"
             )
+        refuse_misspelt_default(name.domain.lower())
         domain = _parse_domain_pattern(name.domain)
         if domain == "default" and (name.tenant or name.campaign):
             raise ValueError(f"{text!r}: default stands alone ({name._replace(domain='*')})")

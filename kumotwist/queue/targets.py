@@ -68,8 +68,7 @@ class TargetWalk:
     def only_refused(self) -> bool:
         """Whether nothing but the source's own proxy, which works, stood in the way."""
         return all(
-            verdict.scope is Scope.SOURCE or verdict.blame == "nobody"
-            for verdict in self._verdicts
+            verdict.scope is Scope.SOURCE or verdict.blame == "nobody" for verdict in self._verdicts
         )
 
     async def next(self) -> Target | None:

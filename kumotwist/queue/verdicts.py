@@ -23,6 +23,7 @@ import attrs
 from twisted.internet import error
 
 from kumotwist.dns import DNSError
+from kumotwist.egress.source import EXHAUSTED
 from kumotwist.endpoints.errors import (
     AddressFamilyMismatchError,
     AddressTypeNotSupportedError,
@@ -60,8 +61,6 @@ INTERNAL = "kumotwist internal: "
 
 # The kernel knows nothing of this family of addresses.
 _NO_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT})
-# The process or the machine has no more of what a connection needs.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What connect() says at once, without having asked anybody: the source address cannot reach such
 # a destination (loopback to the world, the world to fe80::), or has no port left towards it.
 _LOCAL = frozenset({errno.EINVAL, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
@@ -142,7 +141,7 @@ def _judge_bind(failure: error.ConnectBindError, target: str) -> Verdict:
     if number in _NO_FAMILY:
         text = f"{target}: this machine cannot use such addresses: {_words(failure)}"
         return Verdict(Scope.HOST, internal_reply(451, "4.4.4", text), charge=False, blame="nobody")
-    if number in _EXHAUSTED:
+    if number in EXHAUSTED:
         text = f"{target}: this machine cannot open another connection: {_words(failure)}"
         reply = internal_reply(451, "4.3.2", text)
         return Verdict(Scope.SOURCE, reply, charge=False, blame="nobody")
@@ -171,7 +170,9 @@ def judge_session(
         )
         return Verdict(Scope.HOST, internal_reply(451, "4.4.1", text), suspected=True)
     if failure.possible_duplicate:
-        text = f"{target}: {failure.text}; the message may be delivered more than once"
+        text = f"{target}: {failure.text}"
+        if "more than once" not in text:
+            text += "; the message may be delivered more than once"
         reply = internal_reply(451, "4.4.2", text, ".")
         return Verdict(Scope.MESSAGE, reply, possible_duplicate=True)
     if isinstance(failure, SessionRefused) and failure.reply is not None:
@@ -202,12 +203,18 @@ def _judge_refused(failure: SMTPSessionError, reply: Reply, reused: bool) -> Ver
     return Verdict(Scope.HOST, reply, charge=charge)
 
 
-def judge_result(result: RecipientResult, *, reused: bool = False) -> Verdict:
+def judge_result(
+    result: RecipientResult, *, reused: bool = False, progress: bool = False
+) -> Verdict:
     """Judge what a transaction that ran to its end says of a recipient that did not get it.
 
     @param reused: whether earlier transactions succeeded on this connection.
+    @param progress: whether other recipients of the same transaction got the message.
     """
     reply = result.reply
+    if progress and _too_many_recipients(result):
+        # The rest of them are due at once, in a transaction of their own (RFC 5321, 4.5.3.1.10).
+        return Verdict(Scope.HOST, reply, charge=False, blame="nobody")
     if reply.code == 421 and not result.local:
         # The host closes (RFC 5321, 3.8): it says nothing of the message, another host may take
         # it, and on a connection that worked so far not even an attempt is charged.
@@ -217,6 +224,15 @@ def judge_result(result: RecipientResult, *, reused: bool = False) -> Verdict:
     # or TLS (RFC 3207, 4) is missing, which the operator can mend.
     permanent = result.permanent and reply.code not in {503, 530}
     return Verdict(scope, reply, permanent=permanent, blame="message")
+
+
+def _too_many_recipients(result: RecipientResult) -> bool:
+    """Whether a server says that it takes no more recipients in one transaction."""
+    reply = result.reply
+    if result.local or result.phase is not Phase.RCPT or reply.code not in {452, 552}:
+        return False
+    # 452 4.2.2 is a full mailbox, 452 4.3.1 a full disk.
+    return reply.enhanced_code is None or reply.enhanced_code[1:] == (5, 3)
 
 
 def judge_lookup(failure: BaseException, domain: str) -> Verdict:

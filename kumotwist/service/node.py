@@ -18,6 +18,7 @@ from kumotwist.dns import Resolver
 from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.http import http_site
 from kumotwist.journal import JournalWriter, Trace
+from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
@@ -86,7 +87,7 @@ class Node(MultiService):
         pools = {name: pool.entries for name, pool in configuration.pools.items()}
         self._scheduler = Scheduler(
             reactor,
-            Planner(self._resolver),
+            Planner(self._resolver, configuration.paths),
             configuration.queues,
             configuration.paths,
             self._sources,
@@ -152,7 +153,11 @@ class Node(MultiService):
             self._listening.append((f"[sink:{name}]", service))
         if configuration.http is not None:
             site = http_site(
-                self._reactor, configuration.http.trusted_hosts, self._trace, self._why_not_live
+                self._reactor,
+                configuration.http.trusted_hosts,
+                self._trace,
+                self._why_not_live,
+                proxy_pages(self._proxies) if configuration.proxies else None,
             )
             self._listen("[http]", configuration.http.listen, site)
 
@@ -168,6 +173,16 @@ class Node(MultiService):
 
         @raise StartError: if an address is taken or the spool belongs to another process.
         """
+        self.probe_spool()
+        super().startService()  # type: ignore[no-untyped-call]
+        self._opening = Deferred.fromCoroutine(self._open_spool())
+        self._opening.addErrback(self._cannot_run)
+
+    def probe_spool(self) -> None:
+        """See whether the spool can be had, so that a node that cannot run says so at once.
+
+        @raise StartError: if it belongs to another process or cannot be used.
+        """
         probe = OwnedDirectory(self._spool_path)
         try:
             probe.acquire()
@@ -175,9 +190,6 @@ class Node(MultiService):
             raise StartError(str(error)) from None
         finally:
             probe.release()
-        super().startService()  # type: ignore[no-untyped-call]
-        self._opening = Deferred.fromCoroutine(self._open_spool())
-        self._opening.addErrback(self._cannot_run)
 
     async def _open_spool(self) -> None:
         await self._spool.open()

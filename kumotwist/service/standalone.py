@@ -8,8 +8,11 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 
+from kumotwist.http import guarded_site
+from kumotwist.http.settings import HTTPSettings
 from kumotwist.proxy.service import ProxyError, build_proxies
 from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
+from kumotwist.proxy.web import proxy_pages
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService
 from kumotwist.service.state import prepare_state_dir
@@ -17,7 +20,7 @@ from kumotwist.smtp.settings import ListenerSettings, SinkSettings
 from kumotwist.smtp.sink import sink_factory
 from kumotwist.tls.server import TLSCertificateError, self_signed, server_context_factory
 
-__all__ = ["proxy_services", "sink_service", "standalone_sink", "tls_context"]
+__all__ = ["proxy_services", "sink_service", "standalone_proxies", "standalone_sink", "tls_context"]
 
 
 def tls_context(
@@ -65,6 +68,28 @@ def proxy_services(
         return build_proxies(reactor, proxies, rules.items())
     except ProxyError as error:
         raise StartError(str(error)) from None
+
+
+def standalone_proxies(
+    reactor: Any,
+    proxies: Mapping[str, ProxySettings],
+    rules: Mapping[str, ProxyRuleSettings],
+    http: HTTPSettings | None,
+) -> MultiService:
+    """What C{twistd kumoproxy} runs.
+
+    @param http: where C{/metrics} and C{/proxy/status} are served; L{None} for nowhere.
+    @raise StartError: if a proxy cannot be built.
+    """
+    services = proxy_services(reactor, proxies, rules)
+    if http is None:
+        return services
+    together = MultiService()
+    site = guarded_site(reactor, http.trusted_hosts, proxy_pages(services))
+    listening = ListeningService(reactor, "[http] listen", http.listen, site)
+    listening.setServiceParent(together)  # type: ignore[no-untyped-call]
+    services.setServiceParent(together)
+    return together
 
 
 def standalone_sink(reactor: Any, settings: SinkSettings, state_dir: str) -> IService:

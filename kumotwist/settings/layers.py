@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
 from typing import Any, Generic, TypeVar
 
 import attrs
 
-__all__ = ["Rule", "RuleTable"]
+__all__ = ["Rule", "RuleTable", "refuse_misspelt_default"]
 
 _Pattern = TypeVar("_Pattern")
 _Settings = TypeVar("_Settings")
 
 _MAX_MERGED = 10_000
+
+
+def refuse_misspelt_default(word: str) -> None:
+    """Refuse a pattern that is nearly C{default}: it would silently be a domain.
+
+    @raise ValueError: if it is nearly, but not quite, that word.
+    """
+    if word != "default" and SequenceMatcher(None, word, "default").ratio() > 0.75:
+        raise ValueError(f"{word!r} is no domain (did you mean default?)")
 
 
 @attrs.define(frozen=True)

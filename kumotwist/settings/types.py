@@ -36,10 +36,19 @@ from kumotwist.settings.numbers import (
     render_rate,
     render_size,
 )
-from kumotwist.settings.words import BOOLEAN, READABLE_FILE, SECRET, TEXT, Secret, choice
+from kumotwist.settings.words import (
+    BOOLEAN,
+    CRED_CHECKER,
+    READABLE_FILE,
+    SECRET,
+    TEXT,
+    Secret,
+    choice,
+)
 
 __all__ = [
     "BOOLEAN",
+    "CRED_CHECKER",
     "DOMAIN",
     "DURATION",
     "HOST_NAME",

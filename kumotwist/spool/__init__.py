@@ -25,8 +25,10 @@ and the message would be delivered again after a crash.
 
 The modules: L{sqlite_spool<kumotwist.spool.sqlite_spool>} is what the reactor's thread sees;
 C{worker} the threads; C{storage} what the writer's thread does in a commit, with C{database} (all
-SQL), C{segments} and C{ownership} (the directory and its lock); C{reader} the other connection;
-C{records} messages as rows with checksums; C{changes} what passes between the threads.
+SQL), C{segments} (with C{appender}, C{bodies} and C{survivors}) and C{ownership} (the directory and
+its lock); C{reader} the other connection; C{records} messages as rows with checksums; C{changes}
+what passes between the threads. C{survey} reads a spool as it is, damage included, and
+C{inspection} and C{repair} are what C{kumo spool check} does.
 """
 
 from kumotwist.spool.disk import Disk

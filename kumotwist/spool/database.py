@@ -22,10 +22,11 @@ import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+from kumotwist.spool.bodies import RECORD_HEADER_SIZE, Location
 from kumotwist.spool.changes import Changes, Store
 from kumotwist.spool.errors import SpoolError
 from kumotwist.spool.records import COLUMNS, is_large
-from kumotwist.spool.segments import RECORD_HEADER_SIZE, Extent
+from kumotwist.spool.segments import Extent
 
 __all__ = ["Database", "connect"]
 
@@ -155,7 +156,7 @@ class Database:
     def change(self, changes: Changes) -> list[tuple[int, int]]:
         """Write updates, removals, and the removals of bodies that follow.
 
-        @return: for each large body that went, its segment and 1.
+        @return: for each large body that went, its segment and length.
         """
         many = self._connection.executemany
         if changes.updates:
@@ -173,12 +174,19 @@ class Database:
         removed = []
         for key in keys:
             found = self._connection.execute(
-                f"SELECT segment FROM large WHERE {_UNSHARED}", (key,)
+                f"SELECT segment, size FROM large WHERE {_UNSHARED}", (key,)
             ).fetchone()
             if found is not None:
                 self._connection.execute("DELETE FROM large WHERE key = ?", (key,))
-                removed.append((found[0], 1))
+                removed.append(found)
         return removed
+
+    def discard_unreferenced(self) -> None:
+        """Remove bodies that no message has; looks at all of them."""
+        for table in ("small", "large"):
+            self._connection.execute(
+                f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM message WHERE body = key)"
+            )
 
     def probe(self) -> None:
         """Write something of no meaning, to learn whether writing is possible."""
@@ -194,13 +202,38 @@ class Database:
     def extents(self) -> dict[int, Extent]:
         """What is needed of each segment."""
         rows = self._connection.execute(
-            "SELECT segment, count(*), max(offset + size) FROM large GROUP BY segment"
+            "SELECT segment, count(*), max(offset + size), sum(size) FROM large GROUP BY segment"
         )
+        header = RECORD_HEADER_SIZE
         return {
-            segment: Extent(records, end + RECORD_HEADER_SIZE) for segment, records, end in rows
+            segment: Extent(records, end + header, octets + records * header)
+            for segment, records, end, octets in rows
         }
 
     # -- space -----------------------------------------------------------------------------------
+
+    def keys_in(self, segment: int) -> list[int]:
+        """The keys of the bodies in a segment; looks at all large bodies."""
+        rows = self._connection.execute(
+            "SELECT key FROM large WHERE segment = ? ORDER BY offset", (segment,)
+        )
+        return [key for (key,) in rows]
+
+    def place_of(self, key: int) -> tuple[Location, int] | None:
+        """Where a large body is, and its CRC-32; L{None} if it is gone."""
+        found = self._connection.execute(
+            "SELECT segment, offset, size, crc FROM large WHERE key = ?", (key,)
+        ).fetchone()
+        return None if found is None else (Location(*found[:3]), found[3])
+
+    def relocate(self, places: Iterable[tuple[int, int, int]]) -> None:
+        """Write where bodies are now.
+
+        @param places: segment, offset and key of each.
+        """
+        self._connection.executemany(
+            "UPDATE large SET segment = ?, offset = ? WHERE key = ?", places
+        )
 
     def shrink(self) -> bool:
         """Give some unused pages back to the file system, if there are many.

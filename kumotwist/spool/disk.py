@@ -73,6 +73,8 @@ class Disk:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             parts = []
+            # Memory for what is there only, whatever was asked.
+            length = min(length, os.fstat(descriptor).st_size - offset)
             while length > 0:
                 part = os.pread(descriptor, length, offset)
                 if not part:

@@ -20,6 +20,9 @@ __all__ = [
 
 # SQLite's primary result code for a disk (or quota, or page limit) that is full.
 _SQLITE_FULL = 13
+
+# SQLite's primary result codes for pages that contradict each other, and for no database at all.
+_SQLITE_DAMAGED = frozenset({11, 26})
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -77,5 +80,9 @@ def as_spool_error(error: BaseException, path: str) -> SpoolError:
         code = getattr(error, "sqlite_errorcode", None)
         if "disk is full" in str(error) or (code is not None and code & 0xFF == _SQLITE_FULL):
             return SpoolFullError(f"{path}: {error}")
+        if code is not None and code & 0xFF in _SQLITE_DAMAGED:
+            return SpoolError(
+                f"{path}: {error}; `kumo spool check` writes it anew from what can be read"
+            )
         return SpoolError(f"{path}: {error}")
     return SpoolError(f"{path}: {type(error).__name__}: {error}")

@@ -8,11 +8,11 @@ import zlib
 import attrs
 
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.spool.bodies import Location, read_record
 from kumotwist.spool.database import connect
 from kumotwist.spool.disk import Disk
 from kumotwist.spool.errors import DamagedBodyError, DamagedRecordError, as_spool_error
 from kumotwist.spool.records import COLUMNS, is_large, message_of
-from kumotwist.spool.segments import Location, read_body
 
 __all__ = ["Cursor", "Page", "SpoolReader"]
 
@@ -86,13 +86,21 @@ class SpoolReader:
         return content
 
     def _load_large(self, key: int) -> bytes:
-        found = self._connection.execute(
-            "SELECT segment, offset, size, crc FROM large WHERE key = ?", (key,)
-        ).fetchone()
-        if found is None:
-            raise DamagedBodyError(f"{self._path}: there is no body {key}")
-        location, crc = Location(*found[:3]), found[3]
-        return read_body(self._segments_path, location, key, crc, self._disk)
+        """Read it where it is; a body that is moved meanwhile is looked for once more."""
+        before: tuple[int, ...] | None = None
+        while True:
+            found = self._connection.execute(
+                "SELECT segment, offset, size, crc FROM large WHERE key = ?", (key,)
+            ).fetchone()
+            if found is None:
+                raise DamagedBodyError(f"{self._path}: there is no body {key}")
+            try:
+                location, crc = Location(*found[:3]), found[3]
+                return read_record(self._segments_path, location, key, crc, self._disk).body
+            except DamagedBodyError:
+                if found == before:
+                    raise
+                before = found
 
     def read_page(self, cursor: Cursor | None, last_key: int, limit: int) -> Page:
         """Read the next messages by due time.

@@ -1,45 +1,40 @@
 """Large bodies, one after the other in append-only files.
 
-A segment is a sequence of records: a header of 24 octets (magic, body key, length, CRC-32), then
-the body. Where a record starts stands in the database only; the header repeats what is needed to
-tell that it is the record that was meant, as Postfix's queue files check themselves.
-
 The order of things is the whole of the safety: a record is written and synced I{before} the commit
 that refers to it, and a file is deleted I{after} the commit that removed the last reference. What
 a crash leaves behind is therefore only ever octets that nobody refers to.
+
+A file in which little is needed any more is emptied: what is needed moves to a file of its own
+kind, where bodies that stay long are together, so that it has not to be moved again with each
+burst. A quarter of a file is moved at most, at least three quarters come free for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
 from twisted.logger import Logger
 
+from kumotwist.spool.appender import Append, Appender
+from kumotwist.spool.bodies import (
+    RECORD_HEADER_SIZE,
+    Location,
+    segment_number,
+    segment_path,
+)
 from kumotwist.spool.disk import Disk
-from kumotwist.spool.errors import DamagedBodyError
 
-__all__ = ["RECORD_HEADER_SIZE", "Extent", "Location", "SegmentFiles", "read_body"]
+__all__ = ["Extent", "SegmentFiles"]
 
-_HEADER = struct.Struct("<4sQQI")
-_MAGIC = b"KTb1"
-_SUFFIX = ".seg"
+# A file is emptied when what is needed of it is this part of it or less.
+_SPARSE = 4
 
-#: Octets that a record needs besides its body.
-RECORD_HEADER_SIZE = _HEADER.size
-
-
-class Location(NamedTuple):
-    """Where a record is: the segment's number, the offset of its header, the body's length."""
-
-    segment: int
-    offset: int
-    size: int
+# The open file, and one that is emptied, must have grown to this part of segment_size: making a new
+# file for each of a few messages would cost more than a little space.
+_WORTHWHILE = 16
 
 
 class Extent(NamedTuple):
@@ -47,24 +42,22 @@ class Extent(NamedTuple):
 
     @ivar records: how many records.
     @ivar end: the offset after the last of them.
+    @ivar octets: how many octets they have, with their headers.
     """
 
     records: int
     end: int
+    octets: int
 
 
 @attrs.define(eq=False)
-class _OpenSegment:
-    """The segment that is being appended to: where its next record goes."""
+class _Use:
+    """What is needed of a segment, and how large it is (0 while it is open)."""
 
-    number: int
-    descriptor: int
-    end: int = 0
-
-
-def segment_path(directory: str, number: int) -> str:
-    """The file of a segment."""
-    return os.path.join(directory, f"{number:08d}{_SUFFIX}")
+    records: int = 0
+    octets: int = 0
+    size: int = 0
+    stuck: bool = False
 
 
 class SegmentFiles:
@@ -81,11 +74,25 @@ class SegmentFiles:
         self._directory = directory
         self._segment_size = segment_size
         self._disk = disk
-        self._durable = durable
-        self._live: dict[int, int] = {}
+        self._use: dict[int, _Use] = {}
         self._next_number = 1
-        self._current: _OpenSegment | None = None
-        self._undo_to = 0
+        self._new, self._moved = (
+            Appender(
+                directory,
+                segment_size,
+                disk,
+                durable=durable,
+                next_number=self._take_number,
+                retired=self._retired,
+            )
+            for _ in range(2)
+        )
+        self._last = self._new
+
+    def _take_number(self) -> int:
+        number = self._next_number
+        self._next_number += 1
+        return number
 
     # -- opening and closing ---------------------------------------------------------------------
 
@@ -97,9 +104,9 @@ class SegmentFiles:
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
         sizes = {}
         for entry in os.scandir(self._directory):
-            stem = entry.name.removesuffix(_SUFFIX)
-            if stem != entry.name and stem.isdecimal():
-                sizes[int(stem)] = entry.stat().st_size
+            number = segment_number(entry.name)
+            if number is not None:
+                sizes[number] = entry.stat().st_size
         for number, size in sizes.items():
             extent = needed.get(number)
             path = segment_path(self._directory, number)
@@ -114,64 +121,41 @@ class SegmentFiles:
                     path=segment_path(self._directory, number),
                     records=extent.records,
                 )
-        self._live = {number: extent.records for number, extent in needed.items()}
+        self._use = {
+            number: _Use(extent.records, extent.octets, extent.end)
+            for number, extent in needed.items()
+        }
         self._next_number = max([0, *sizes, *needed]) + 1
 
     def close(self) -> None:
-        """Stop appending; delete the open segment if nothing in it is needed."""
-        self._retire()
+        """Stop appending; delete the open segments if nothing in them is needed."""
+        self._new.retire()
+        self._moved.retire()
 
     # -- appending -------------------------------------------------------------------------------
 
-    def append(self, bodies: Iterable[tuple[int, int, bytes]]) -> list[Location]:
+    def append(self, bodies: Iterable[Append], *, moved: bool = False) -> list[Location]:
         """Write bodies; they are on disk when this returns, but nothing refers to them yet.
 
         Follow it by L{keep} when the commit that refers to them is done, or by L{undo} or
         L{abandon} when it failed.
 
-        @param bodies: body key, CRC-32 and body of each.
+        @param moved: whether they come from another segment.
         @raise OSError: nothing of it is kept, and the files are as they were.
         """
-        current = self._writable_segment()
-        locations = []
-        buffers: list[bytes] = []
-        offset = self._undo_to = current.end
-        for key, crc, body in bodies:
-            locations.append(Location(current.number, offset, len(body)))
-            buffers.append(_HEADER.pack(_MAGIC, key, len(body), crc))
-            buffers.append(body)
-            offset += _HEADER.size + len(body)
-        try:
-            self._disk.write(current.descriptor, current.end, buffers)
-        except OSError:
-            self.undo()
-            raise
-        try:
-            if self._durable:
-                self._disk.sync(current.descriptor)
-        except OSError:
-            # What a failed fsync leaves behind is unknown, and the next one would claim success.
-            self.undo()
-            self._retire()
-            raise
-        current.end = offset
-        return locations
+        self._last = self._moved if moved else self._new
+        return self._last.append(bodies)
 
     def keep(self, locations: Sequence[Location]) -> None:
         """Count the records that a commit now refers to."""
         for location in locations:
-            self._live[location.segment] = self._live.get(location.segment, 0) + 1
+            use = self._use.setdefault(location.segment, _Use())
+            use.records += 1
+            use.octets += RECORD_HEADER_SIZE + location.size
 
     def undo(self) -> None:
         """Take the last L{append} back: no commit refers to it, now or after a crash."""
-        current = self._current
-        if current is None:
-            return
-        current.end = self._undo_to
-        try:
-            self._disk.truncate(current.descriptor, current.end)
-        except OSError:
-            self._retire()
+        self._last.undo()
 
     def abandon(self) -> None:
         """Leave the last L{append} where it is: the commit failed, but a crash could revive it."""
@@ -181,72 +165,51 @@ class SegmentFiles:
     def release(self, removed: Iterable[tuple[int, int]]) -> None:
         """Count records that a commit has removed, and delete files that hold no other.
 
-        @param removed: number of the segment and how many of its records.
+        @param removed: number of the segment and length of the body of each.
         """
-        for number, count in removed:
-            self._live[number] = self._live.get(number, 0) - count
+        for number, size in removed:
+            use = self._use.setdefault(number, _Use())
+            use.records -= 1
+            use.octets -= RECORD_HEADER_SIZE + size
             self._delete_if_dead(number)
 
     def _delete_if_dead(self, number: int) -> None:
-        if self._live.get(number, 0) > 0:
+        use = self._use.get(number)
+        if use is not None and use.records > 0:
             return
-        if self._current is not None and self._current.number == number:
-            # Making a new file for each of a few messages would cost more than a little space.
-            if self._current.end >= self._segment_size // 16:
-                self._retire()
-            return
-        self._live.pop(number, None)
+        for appender in (self._new, self._moved):
+            if appender.holds(number):
+                if appender.end >= self._segment_size // _WORTHWHILE:
+                    appender.retire()
+                return
+        self._use.pop(number, None)
         path = segment_path(self._directory, number)
         try:
             self._disk.unlink(path)
         except OSError as error:
             self._log.warn("cannot delete {path}: {problem}", path=path, problem=error.strerror)
 
-    # -- the open segment ------------------------------------------------------------------------
+    def _retired(self, number: int, size: int) -> None:
+        use = self._use.get(number)
+        if use is not None:
+            use.size = size
+        self._delete_if_dead(number)
 
-    def _writable_segment(self) -> _OpenSegment:
-        if self._current is not None and self._current.end >= self._segment_size:
-            self._retire()
-        if self._current is None:
-            number = self._next_number
-            self._next_number += 1
-            path = segment_path(self._directory, number)
-            descriptor = self._disk.create(path)
-            try:
-                if self._durable:
-                    self._disk.sync_directory(self._directory)
-            except OSError:
-                self._disk.close(descriptor)
-                with contextlib.suppress(OSError):
-                    self._disk.unlink(path)
-                raise
-            self._current = _OpenSegment(number, descriptor)
-        return self._current
+    # -- emptying --------------------------------------------------------------------------------
 
-    def _retire(self) -> None:
-        """Append to the open segment no more, and delete it if nothing in it is needed."""
-        if self._current is not None:
-            number = self._current.number
-            with contextlib.suppress(OSError):
-                self._disk.close(self._current.descriptor)
-            self._current = None
-            self._delete_if_dead(number)
+    def sparse(self) -> int | None:
+        """A segment to empty, the emptiest first; L{None} if there is none."""
+        found = [
+            (use.octets / use.size, number)
+            for number, use in self._use.items()
+            if not use.stuck
+            and use.size >= max(1, self._segment_size // _WORTHWHILE)
+            and use.octets * _SPARSE <= use.size
+        ]
+        return min(found)[1] if found else None
 
-
-def read_body(directory: str, location: Location, key: int, crc: int, disk: Disk) -> bytes:
-    """Read a body and check that it is the one that was stored. For any thread.
-
-    @raise DamagedBodyError: if it is not, or is not there.
-    @raise OSError: if the system could not tell.
-    """
-    path = segment_path(directory, location.segment)
-    try:
-        record = disk.read(path, location.offset, _HEADER.size + location.size)
-    except FileNotFoundError:
-        raise DamagedBodyError(f"{path}, which holds body {key}, is missing") from None
-    if len(record) == _HEADER.size + location.size:
-        body = record[_HEADER.size :]
-        header = _HEADER.pack(_MAGIC, key, location.size, crc)
-        if record.startswith(header) and zlib.crc32(body) == crc:
-            return body
-    raise DamagedBodyError(f"{path}: body {key} at offset {location.offset} is damaged")
+    def leave(self, number: int) -> None:
+        """Do not name a segment as sparse any more: something in it cannot be moved."""
+        use = self._use.get(number)
+        if use is not None:
+            use.stuck = True

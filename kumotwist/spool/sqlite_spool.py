@@ -42,6 +42,9 @@ RETRY_INTERVAL = 1.0
 SHRINK_DELAY = 1.0
 SHRINK_INTERVAL = 0.05
 
+# How often that waits for a quiet moment; then a step is taken between two commits.
+_SHRINK_PATIENCE = 10
+
 # Messages per batch of an enumeration: some milliseconds of work.
 _PAGE_SIZE = 500
 
@@ -112,6 +115,7 @@ class SQLiteSpool:
         # Messages that were handed over by the enumeration under way and then changed.
         self._touched: set[str] | None = None
         self._shrink_call: IDelayedCall | None = None
+        self._shrink_delays = 0
 
     def set_writable_observer(self, observer: Callable[[bool], None]) -> None:
         """Name the one who is told when C{writable} changes."""
@@ -336,13 +340,17 @@ class SQLiteSpool:
 
     def _shrink(self) -> None:
         self._shrink_call = None
-        if self._committing or self._commit_call is not None:
+        busy = self._committing or self._commit_call is not None
+        if not self.writable or (busy and self._shrink_delays < _SHRINK_PATIENCE):
+            self._shrink_delays += 1
             self._shrink_call = self._reactor.callLater(SHRINK_DELAY, self._shrink)
         else:
             self._writer.submit(self._storage.shrink).addCallbacks(self._shrunk, self._log_defect)
 
     def _shrunk(self, more: bool) -> None:
-        if more and self._state is _State.OPEN and self._shrink_call is None:
+        if not more:
+            self._shrink_delays = 0
+        elif self._state is _State.OPEN and self._shrink_call is None:
             self._shrink_call = self._reactor.callLater(SHRINK_INTERVAL, self._shrink)
 
     # -- reading ---------------------------------------------------------------------------------

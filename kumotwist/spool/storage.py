@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from twisted.logger import Logger
 
+from kumotwist.spool.appender import Append
 from kumotwist.spool.changes import Changes, Outcome, Store
 from kumotwist.spool.database import Database
 from kumotwist.spool.disk import Disk
@@ -18,6 +19,7 @@ from kumotwist.spool.reader import SpoolReader
 from kumotwist.spool.records import is_large
 from kumotwist.spool.segments import SegmentFiles
 from kumotwist.spool.settings import SpoolSettings
+from kumotwist.spool.survivors import Survivors
 
 __all__ = ["DATABASE_NAME", "Storage"]
 
@@ -41,6 +43,7 @@ class Storage:
         self._segments = SegmentFiles(
             self._segments_path, settings.segment_size, disk, durable=settings.durable
         )
+        self._survivors = Survivors(self._segments_path, self._segments, disk)
         self._database: Database | None = None
 
     def open(self) -> int:
@@ -137,10 +140,13 @@ class Storage:
         if stores:
             self._refuse_if_low()
         small: list[tuple[int, int, bytes]] = []
-        large: list[tuple[int, int, bytes]] = []
+        large: list[Append] = []
         for store in stores:
-            record = (store.key, zlib.crc32(store.body), store.body)
-            (large if is_large(store.key) else small).append(record)
+            crc = zlib.crc32(store.body)
+            if is_large(store.key):
+                large.append((store.key, crc, 0, store.body))
+            else:
+                small.append((store.key, crc, store.body))
         locations = self._segments.append(large) if large else []
         revivable = False
         try:
@@ -148,7 +154,7 @@ class Storage:
             if stores:
                 places = [
                     (key, *location, crc)
-                    for (key, crc, _), location in zip(large, locations, strict=True)
+                    for (key, crc, _, _), location in zip(large, locations, strict=True)
                 ]
                 database.insert(stores, small, places)
             removed = database.change(changes)
@@ -192,14 +198,16 @@ class Storage:
 
         @return: whether there is more.
         """
-        if self._database is None:
+        database = self._database
+        if database is None:
             return False
         try:
-            return self._database.shrink()
-        except sqlite3.Error as error:
-            self._log.warn(
-                "cannot shrink {path}: {problem}", path=self._database_path, problem=str(error)
-            )
+            # What is moved is written before its old place comes free.
+            room = self._disk.free_space(self.path) > self._min_free_space // 2
+            return (room and self._survivors.step(database)) or database.shrink()
+        except (sqlite3.Error, OSError) as error:
+            problem = as_spool_error(error, self._database_path)
+            self._log.warn("cannot give space back: {problem}", problem=str(problem))
             return False
 
 

@@ -51,6 +51,8 @@ def makeService(options: Options) -> IService:
     raise_descriptor_limit()
     try:
         node: Any = Node(reactor, options.configuration)
+        # Here the reason still reaches the terminal whole, also of a process that becomes a daemon.
+        node.probe_spool()
     except KumotwistError as error:
         raise SystemExit(f"kumo: {error}") from None
     return node  # type: ignore[no-any-return]

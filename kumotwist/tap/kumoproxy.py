@@ -9,8 +9,10 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from kumotwist.config import Configuration
+from kumotwist.http.settings import HTTPSettings
 from kumotwist.proxy.settings import ProxySettings
 from kumotwist.settings import declared
+from kumotwist.settings.types import parse_server_endpoint
 from kumotwist.tap.kumo import read_configuration
 
 __all__ = ["Options", "makeService"]
@@ -22,7 +24,7 @@ _KEYS = {key: declared(ProxySettings)[key][1] for key in ("timeout", "idle_timeo
 class Options(usage.Options):
     """The command line: an address, or a configuration with C{[proxy:NAME]} sections."""
 
-    synopsis = "--listen ADDR:PORT | -c FILE"
+    synopsis = "--listen ADDR:PORT [--http ADDR:PORT] | -c FILE"
     longdesc = (
         "A SOCKS5 proxy whose clients may choose the source address with BIND. With --listen it "
         "lets everybody who reaches it send from any address of this machine to ports 25, 465, "
@@ -30,11 +32,13 @@ class Options(usage.Options):
     )
     optParameters = [
         ["config", "c", None, "Run the [proxy:NAME] sections of this file."],
+        ["http", None, None, "With --listen: serve /metrics and /proxy/status here to loopback."],
         *([key.replace("_", "-"), None, None, facts.doc] for key, facts in _KEYS.items()),
     ]
 
     configuration: Configuration | None = None
     settings: ProxySettings
+    http: HTTPSettings | None = None
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -42,8 +46,6 @@ class Options(usage.Options):
 
     def opt_listen(self, address: str) -> None:
         """Listen here: ADDR:PORT or a Twisted server endpoint string; repeatable."""
-        from kumotwist.settings.types import parse_server_endpoint
-
         try:
             self.listen.append(parse_server_endpoint(address))
         except ValueError as error:
@@ -67,10 +69,21 @@ class Options(usage.Options):
             except ValueError as error:
                 raise usage.UsageError(f"--{option}: {error}") from None
         self.settings = ProxySettings(listen="", **values)
+        if self["http"] is not None:
+            self.http = self._read_http(self["http"])
         if self["config"]:
             self.configuration = read_configuration(self["config"])
             if not self.configuration.proxies:
                 raise usage.UsageError(f"{self['config']} has no [proxy:NAME] section")
+            self.http = self.configuration.http
+
+    def _read_http(self, address: str) -> HTTPSettings:
+        if self["config"]:
+            raise usage.UsageError("--http goes with --listen; a file has [http]")
+        try:
+            return HTTPSettings(listen=parse_server_endpoint(address))
+        except ValueError as error:
+            raise usage.UsageError(f"--http: {error}") from None
 
 
 def makeService(options: Options) -> IService:
@@ -79,7 +92,7 @@ def makeService(options: Options) -> IService:
 
     from kumotwist.errors import KumotwistError
     from kumotwist.proxy.descriptors import raise_descriptor_limit
-    from kumotwist.service import proxy_services
+    from kumotwist.service import standalone_proxies
 
     raise_descriptor_limit()
     if options.configuration is not None:
@@ -91,7 +104,7 @@ def makeService(options: Options) -> IService:
             endpoint: attrs.evolve(options.settings, listen=endpoint) for endpoint in options.listen
         }
     try:
-        service: Any = proxy_services(reactor, proxies, rules)
+        service: Any = standalone_proxies(reactor, proxies, rules, options.http)
     except KumotwistError as error:
         raise SystemExit(f"kumoproxy: {error}") from None
     return service  # type: ignore[no-any-return]

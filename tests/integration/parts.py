@@ -56,6 +56,9 @@ PARTS = (
     Part("smtp-sink", "postfix"),
     Part("openssl", "openssl"),
     Part("curl", "curl"),
+    Part("sshd", "openssh-server"),
+    Part("ssh", "openssh-client"),
+    Part("ssh-keygen", "openssh-client"),
 )
 
 

@@ -22,6 +22,9 @@ need smtp-source postfix
 need smtp-sink postfix
 need curl curl
 need openssl openssl
+need sshd openssh-server
+need ssh openssh-client
+need ssh-keygen openssh-client
 # swaks does TLS only with this module, which its package merely recommends.
 ! command -v perl >/dev/null 2>&1 || perl -MNet::SSLeay -e 1 2>/dev/null || missing="$missing libnet-ssleay-perl"
 

@@ -360,8 +360,8 @@ class HalfCloseMixin:
         self.assertEqual(heard, b"EHLO me\r\n")
 
 
-class TransportTests(KumoProxyMixin, HalfCloseMixin, TestCase):
-    """Carried by Twisted's transports."""
+class CopyTests(KumoProxyMixin, HalfCloseMixin, TestCase):
+    """Carried by bare sockets, and copied to the end."""
 
     settings = {"use_splice": False}
 
@@ -373,10 +373,10 @@ class TransportTests(KumoProxyMixin, HalfCloseMixin, TestCase):
             trial.session()
             time.sleep(0.1)
             [session] = self.service._shared.sessions
-            relay: Any = session._relay
+            relay: Any = vars(session)["_relay"]
             return [
                 [
-                    transport.getHandle().getsockopt(level, option)
+                    end.handle.getsockopt(level, option)
                     for level, option in (
                         (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                         (socket.IPPROTO_TCP, socket.TCP_NODELAY),
@@ -385,7 +385,7 @@ class TransportTests(KumoProxyMixin, HalfCloseMixin, TestCase):
                         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
                     )
                 ]
-                for transport in (relay._client, relay._destination)
+                for end in (relay._client, relay._destination)
             ]
 
         for options in await self.play(scenario):

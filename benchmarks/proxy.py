@@ -1,0 +1,123 @@
+"""KumoProxy beside Dante and microsocks: new connections and bulk; C{make bench-proxy}.
+
+All servers run for the whole time; the rounds take turns among them, with the same client, and the
+table has the medians. CPU is that of all processes of a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.proxy_load import banner_server, bulk_rate, bulk_server, connection_rate
+from benchmarks.proxy_servers import Server, running_servers
+
+_SERVERS = ("kumoproxy", "dante", "microsocks")
+
+_COLUMNS = (
+    ("connections/s", "connections_per_second", 1.0, "{:,.0f}"),
+    ("µs CPU each", "cpu_per_connection", 1e6, "{:,.0f}"),
+    ("1 stream MB/s", "bulk_1", 1e-6, "{:,.0f}"),
+    ("CPU s/GB", "cpu_per_octet_1", 1e9, "{:.2f}"),
+    ("50 streams MB/s", "bulk_50", 1e-6, "{:,.0f}"),
+    ("CPU s/GB", "cpu_per_octet_50", 1e9, "{:.2f}"),
+    ("failed", "failed", 1.0, "{:,.0f}"),
+)
+
+Figures = dict[str, float]
+
+
+def _measure(server: Server, banner: int, bulk: int, options: argparse.Namespace) -> Figures:
+    """One round of one server."""
+    before = server.cpu()
+    rate, made, failed = connection_rate(server.port, banner, options.seconds, options.clients)
+    figures: Figures = {
+        "connections_per_second": rate,
+        "cpu_per_connection": (server.cpu() - before) / max(1, made),
+        "failed": failed,
+    }
+    for streams in (1, 50):
+        time.sleep(0.2)
+        before = server.cpu()
+        speed, total = bulk_rate(server.port, bulk, options.seconds, streams)
+        figures[f"bulk_{streams}"] = speed
+        figures[f"cpu_per_octet_{streams}"] = (server.cpu() - before) / max(1, total)
+    time.sleep(0.2)
+    return figures
+
+
+def _table(medians: dict[str, Figures]) -> str:
+    rows = [["", *(title for title, *_ in _COLUMNS)]]
+    for name, figures in medians.items():
+        cells = [form.format(figures[key] * unit) for _, key, unit, form in _COLUMNS]
+        rows.append([name, *cells])
+    ours = medians.get("kumoproxy")
+    for name, figures in medians.items():
+        if ours is None or figures is ours:
+            continue
+        ratios = [ours[key] / figures[key] if figures[key] else 0 for _, key, *_ in _COLUMNS[:-1]]
+        rows.append([f"kumoproxy : {name}", *(f"{ratio:.2f}" for ratio in ratios), ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) + "\n"
+        for row in rows
+    )
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.proxy", description="KumoProxy beside Dante and microsocks."
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="default 5")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement, default 2")
+    parser.add_argument(
+        "--clients", type=int, default=16, help="processes that connect, default 16"
+    )
+    parser.add_argument("--servers", default=",".join(_SERVERS), help="which, with commas")
+    parser.add_argument("--json", type=Path, default=Path("var/bench-proxy.json"))
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, write the JSON file."""
+    options = _options(arguments)
+    rounds: dict[str, list[Figures]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-proxy-") as directory,
+        banner_server() as banner,
+        bulk_server() as bulk,
+        running_servers(Path(directory), options.servers.split(",")) as servers,
+    ):
+        for number in range(1, options.rounds + 1):
+            for server in servers:
+                sys.stderr.write(f"round {number} of {options.rounds}: {server.name}\n")
+                figures = _measure(server, banner, bulk, options)
+                rounds.setdefault(server.name, []).append(figures)
+    medians = {
+        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        for name, found in rounds.items()
+    }
+    sys.stdout.write(_table(medians))
+    facts = {
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "seconds": options.seconds,
+        "clients": options.clients,
+        "medians": medians,
+        "rounds": rounds,
+    }
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    sys.stderr.write(f"every round is in {options.json}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What the sessions of one proxy have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.internet import interfaces
+from twisted.internet.defer import Deferred
+
+from kumotwist.proxy.counters import ProxyCounters
+from kumotwist.proxy.deadlines import Deadlines
+from kumotwist.proxy.limits import SourceLimits
+from kumotwist.proxy.outgoing import IDialer, IOutgoing
+from kumotwist.proxy.relay import Relay
+from kumotwist.proxy.rules import Rules
+from kumotwist.proxy.sessionlog import SessionLog
+from kumotwist.proxy.settings import ProxySettings
+
+__all__ = ["MakeRelay", "Running", "SharedByProxy"]
+
+
+class Running(Protocol):
+    """A session as its proxy sees it."""
+
+    def abort(self, outcome: str) -> None:
+        """End it now, whatever it does; C{outcome} says why."""
+
+
+MakeRelay = Callable[[Any, IOutgoing, Callable[[str], None]], Relay]
+
+
+@define
+class SharedByProxy:
+    """What all sessions of one proxy share.
+
+    @ivar name: the proxy's name, for the log.
+    @ivar settings: its settings.
+    @ivar rules: who may go where.
+    @ivar limits: how much may leave from one source.
+    @ivar dialer: where outgoing connections come from.
+    @ivar make_relay: makes the relay for a client's transport and a connected outgoing side.
+    @ivar clock: drives the deadlines.
+    @ivar phases: the time for each phase before the stream.
+    @ivar silence: the time for a stream in which nothing moves.
+    @ivar turns: the time that a request beyond a limit may wait; L{None} if it may not.
+    @ivar log: where the sessions leave their lines.
+    @ivar source_matters: whether rules or limits ask for the source that the system would choose;
+        where they do not, it is only known when the connection stands.
+    @ivar resolver: for names, where they are allowed.
+    @ivar checker: of logins; L{None} if there are none.
+    @ivar counters: what is counted.
+    @ivar sessions: those that run.
+    @ivar draining: whether new requests are refused because the proxy shuts down.
+    @ivar idle: fired, and forgotten, when the last session ends.
+    """
+
+    name: str
+    settings: ProxySettings
+    rules: Rules
+    limits: SourceLimits
+    dialer: IDialer
+    make_relay: MakeRelay
+    clock: interfaces.IReactorTime
+    resolver: interfaces.IHostnameResolver
+    checker: ICredentialsChecker | None = None
+    counters: ProxyCounters = field(factory=ProxyCounters)
+    sessions: set[Running] = field(factory=set)
+    draining: bool = False
+    idle: Deferred[None] | None = None
+    phases: Deadlines = field(init=False)
+    silence: Deadlines = field(init=False)
+    turns: Deadlines | None = field(init=False, default=None)
+    log: SessionLog = field(init=False)
+    source_matters: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.phases = Deadlines(self.clock, self.settings.timeout)
+        self.silence = Deadlines(self.clock, self.settings.idle_timeout)
+        if self.settings.limit_wait:
+            self.turns = Deadlines(self.clock, self.settings.limit_wait)
+        self.log = SessionLog(self.clock)
+        self.source_matters = self.limits.limited or self.rules.look_at_sources
+
+    def forget(self, session: Running) -> None:
+        """A session has ended."""
+        self.sessions.discard(session)
+        if not self.sessions and self.idle is not None:
+            idle, self.idle = self.idle, None
+            idle.callback(None)
