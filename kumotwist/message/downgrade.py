@@ -222,6 +222,8 @@ def _split(body: bytes, boundary: bytes) -> list[tuple[bytes, bool]]:
         pieces.append((body[at:begin], not first))
         pieces.append((body[begin : match.end()], False))
         at, first = match.end(), False
+        if len(pieces) > 2 * MAX_PARTS:
+            raise NotConvertibleError(f"it has more than {MAX_PARTS} parts")
         if match.group(1):
             pieces.append((body[at:], False))
             return pieces
