@@ -167,8 +167,8 @@ class KeyTests(ConfigCase):
     def test_protocol_planned(self) -> None:
         """A delivery protocol that is not built is refused as such."""
         self.assertEqual(
-            self.one("[queue:default]\nprotocol = lmtp\n"),
-            "2: [queue:default] protocol: 'lmtp' is not supported yet (smtp)",
+            self.one("[queue:default]\nprotocol = null\n"),
+            "2: [queue:default] protocol: 'null' is not supported yet (smtp, lmtp)",
         )
 
     def test_no_follow_up(self) -> None:

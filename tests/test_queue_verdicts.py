@@ -39,6 +39,7 @@ from kumotwist.queue.verdicts import (
     judge_session,
 )
 from kumotwist.smtp.client import (
+    SessionAuthError,
     SessionLost,
     SessionProtocolError,
     SessionRefused,
@@ -207,6 +208,8 @@ CASES: dict[str, Case] = {
     "starttls-refused": session(SessionRefused, "starttls", reply=Reply.of(454, None, "no")),
     "tls-missing": session(SessionTLSError, "starttls"),
     "tls-handshake": session(SessionTLSError, "starttls"),
+    "auth-refused": session(SessionRefused, "auth", reply=Reply.of(535, "5.7.8", "no")),
+    "auth-unsafe": session(SessionAuthError, "auth"),
     "mail-lost": session(SessionLost, "mail"),
     "mail-lost-reused": session(SessionLost, "mail", reused=True),
     "rset-refused-reused": session(
@@ -235,6 +238,7 @@ CASES: dict[str, Case] = {
     "dot-4xx": result(452, "4.3.1", Phase.DOT),
     "dot-5xx": result(554, "5.7.1", Phase.DOT),
     "503": result(503, "5.5.1", Phase.MAIL),
+    "530": result(530, "5.7.0", Phase.MAIL),
     "421-mail": result(421, "4.3.2", Phase.MAIL),
     "421-mail-reused": result(421, "4.3.2", Phase.MAIL, reused=True),
     "421-rcpt": result(421, "4.3.2", Phase.RCPT, reused=True),

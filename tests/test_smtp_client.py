@@ -28,7 +28,7 @@ class OpenTests(ClientCase):
     def test_interfaces(self) -> None:
         """The protocol listens for the end of handshakes; a body is a push producer."""
         verifyObject(IHandshakeListener, self.client)
-        producer = BodyProducer(self.transport, b"", lambda: None, lambda: None)
+        producer = BodyProducer(self.transport, iter((b"x",)), lambda: None, lambda: None)
         verifyObject(IPushProducer, producer)
 
     def test_open(self) -> None:

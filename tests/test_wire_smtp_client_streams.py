@@ -93,7 +93,8 @@ class BackToBackTests(SynchronousTestCase):
         for _ in range(100):
             while (event := client.next_event()) is not NEED_DATA:
                 if isinstance(event, SendBody):
-                    server.receive_data(stuffed(body))
+                    server.receive_data(client.data_to_send())
+                    server.receive_data(body if event.chunk else stuffed(body))
                     client.body_sent()
                 elif isinstance(event, Finished):
                     self.assertEqual(codes(event.outcome), [250])

@@ -9,6 +9,7 @@ from kumotwist.wire.smtp.client import (
     SendBody,
     SMTPClient,
 )
+from kumotwist.wire.smtp.dialect import Dialect
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome
 
@@ -24,7 +25,7 @@ class Dialogue:
     """A machine and what it says."""
 
     def __init__(self, *extensions: bytes, pipelining: bool = True) -> None:
-        self.machine = SMTPClient("me.example", pipelining=pipelining)
+        self.machine = SMTPClient("me.example", Dialect(pipelining=pipelining))
         self.feed(b"220 mx\r\n")
         self.said = b""
         if extensions:

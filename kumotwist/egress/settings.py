@@ -16,6 +16,8 @@ from kumotwist.settings.types import (
     BOOLEAN,
     HOST_NAME,
     NETWORKS,
+    SECRET,
+    TEXT,
     IPNetwork,
     choice,
     integer,
@@ -91,6 +93,49 @@ class PathSettings(Timeouts):
         BOOLEAN,
         "Whether a host whose handshake fails is tried again in the clear, where TLS is "
         "opportunistic.",
+        default=False,
+    )
+    enable_pipelining: bool = setting(
+        BOOLEAN, "Whether PIPELINING is used where it is offered.", default=True
+    )
+    enable_chunking: bool = setting(
+        BOOLEAN, "Whether messages go by BDAT where CHUNKING is offered.", default=True
+    )
+    enable_rset: bool = setting(
+        BOOLEAN,
+        "Whether RSET is said before every message of a connection but the first. Without it RSET "
+        "is said where it is needed: after a message that was not taken. (KumoMTA's default is "
+        "`yes`.)",
+        default=False,
+    )
+    reconnect_strategy: str = setting(
+        choice("ConnectNextHost", "ReconnectSameHost", "TerminateSession"),
+        "What follows when a host ends the connection during a delivery (421, loss, silence): the "
+        "next host of the plan, the same host once more, or a new start with the first host.",
+        default="ConnectNextHost",
+    )
+    try_next_host_on_transport_error: bool = setting(
+        BOOLEAN,
+        "Whether a message that was not delivered for such a reason is tried again at once where "
+        "`reconnect_strategy` leads; else it waits for its next attempt. (KumoMTA's default is "
+        "`no`.)",
+        default=True,
+    )
+    smtp_auth_plain_username: str | None = setting(
+        TEXT,
+        "The name to log in with (AUTH). The best mechanism that is offered is used: "
+        "SCRAM-SHA-256, PLAIN or LOGIN. A host that cannot be logged in to gets no mail.",
+        default=None,
+    )
+    smtp_auth_plain_password: str | None = setting(
+        SECRET, "The password to log in with.", default=None
+    )
+    allow_smtp_auth_plain_without_tls: bool = setting(
+        BOOLEAN, "Whether to log in over a connection that is not encrypted.", default=False
+    )
+    allow_smtp_auth_plain_without_valid_certificate: bool = setting(
+        BOOLEAN,
+        "Whether to log in over an encrypted connection to a host whose certificate is not good.",
         default=False,
     )
     smtp_port: int = setting(

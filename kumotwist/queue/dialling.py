@@ -16,12 +16,14 @@ from twisted.logger import Logger
 
 from kumotwist.endpoints.errors import EgressError
 from kumotwist.queue.context import IReadyQueue, SessionContext
+from kumotwist.queue.login import log_in
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.targets import Target
 from kumotwist.queue.verdicts import Scope, Verdict, judge_connect, judge_session
 from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
 from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand
+from kumotwist.wire.smtp.dialect import Dialect
 
 __all__ = ["Call", "Dialler"]
 
@@ -93,6 +95,7 @@ class Dialler:
         try:
             await client.open()
             await self._secure(client, target, demand)
+            await log_in(client, self._ready.path, str(target))
         except SMTPSessionError as failure:
             client.abort()
             if self._aborted:
@@ -116,12 +119,19 @@ class Dialler:
     async def _connect(self, target: Target) -> ESMTPClient:
         path, source = self._ready.path, self._ready.source
         hostname = path.ehlo_domain or source.settings.ehlo_domain or self._context.hostname
+        dialect = Dialect(
+            pipelining=path.enable_pipelining,
+            chunking=path.enable_chunking,
+            lmtp=self._ready.plan.lmtp,
+            reset=path.enable_rset,
+        )
         factory = _ClientFactory(
             lambda: ESMTPClient(
                 self._context.reactor,
                 hostname=hostname,
                 timeouts=path,
                 peer_name=target.host.name,
+                dialect=dialect,
             )
         )
         endpoint = source.endpoint(
@@ -234,6 +244,7 @@ class Dialler:
         facts = attrs.evolve(
             self._context.facts(self._ready),
             session_id=self._session_id,
+            delivery_protocol="LMTP" if self._ready.plan.lmtp else "ESMTP",
             host=target.host.name,
             peer=str(target.address),
         )

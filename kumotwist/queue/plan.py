@@ -37,6 +37,7 @@ class Plan:
     @ivar hosts: what to try, best first.
     @ivar looked_up: whether the hosts were found by look-up, which makes C{prohibited_hosts}
         apply: a route is the operator's word.
+    @ivar lmtp: whether LMTP is spoken with them (RFC 2033). Its sites have names of their own.
     """
 
     site: str
@@ -44,6 +45,7 @@ class Plan:
     domain: str
     hosts: tuple[Host, ...]
     looked_up: bool
+    lmtp: bool = False
 
 
 class NullMXError(DNSError):
@@ -77,22 +79,27 @@ class Planner:
         @return: fires with the plan; fails with L{kumotwist.dns.DNSError}.
         """
         domain = domain_of_queue(queue)
+        lmtp = settings.protocol == "lmtp"
+        prefix = "lmtp:" if lmtp else ""
         if settings.route:
             hosts = tuple(Host(hop.host, hop.port) for hop in settings.route)
-            site = ",".join(str(hop) for hop in settings.route)
-            return succeed(self._laned(site, domain, hosts, looked_up=False))
+            site = prefix + ",".join(str(hop) for hop in settings.route)
+            return succeed(self._laned(site, domain, hosts, looked_up=False, lmtp=lmtp))
 
         def found(exchangers: MailExchangers) -> Plan:
             if exchangers.null_mx:
                 raise NullMXError(domain)
             hosts = tuple(Host(name) for _, name in exchangers.hosts)
-            return self._laned(exchangers.site_name, domain, hosts, looked_up=True)
+            site = prefix + exchangers.site_name
+            return self._laned(site, domain, hosts, looked_up=True, lmtp=lmtp)
 
         looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
         return looked_up
 
-    def _laned(self, site: str, domain: str, hosts: tuple[Host, ...], *, looked_up: bool) -> Plan:
+    def _laned(
+        self, site: str, domain: str, hosts: tuple[Host, ...], *, looked_up: bool, lmtp: bool
+    ) -> Plan:
         lane = site if looked_up else f"route {site}"
         if self._paths.singles_out(domain):
             lane = f"{lane} for {domain}"
-        return Plan(site, lane, domain, hosts, looked_up)
+        return Plan(site, lane, domain, hosts, looked_up, lmtp)

@@ -25,6 +25,7 @@ class AttemptFacts:
     @ivar source_address: C{ADDR:PORT} that the mail left from, as the proxy told it; may be empty.
     @ivar proxy_server: the proxy; empty for a direct connection.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or empty.
+    @ivar delivery_protocol: C{"ESMTP"} or C{"LMTP"}.
     """
 
     pool: str = ""
@@ -36,6 +37,7 @@ class AttemptFacts:
     proxy_server: str = ""
     protocol: str = ""
     session_id: str = ""
+    delivery_protocol: str = "ESMTP"
     tls: TLSFacts | None = None
 
 
@@ -84,7 +86,7 @@ class Recorder:
                 egress_pool=pool or facts.pool or None,
                 egress_source=facts.source or None,
                 source_address=source_address,
-                delivery_protocol="ESMTP" if facts.session_id else None,
+                delivery_protocol=facts.delivery_protocol if facts.session_id else None,
                 tls_cipher=tls.cipher if tls else None,
                 tls_protocol_version=tls.protocol_version if tls else None,
                 tls_peer_subject_name=_subject(tls),

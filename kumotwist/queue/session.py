@@ -8,22 +8,21 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.affinity import remember
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.dialling import Dialler
+from kumotwist.queue.outgoing import most_transactions, outgoing, within_limits
+from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
 from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_result, judge_session
 from kumotwist.smtp.client import (
     ESMTPClient,
-    OutgoingTransaction,
     SMTPSessionError,
     TransactionOutcome,
 )
 from kumotwist.tls.policy import TLSDemand, tls_demand
-from kumotwist.wire.smtp.data import canonical, is_canonical
 
 __all__ = ["DeliverySession"]
 
@@ -42,6 +41,8 @@ class DeliverySession:
         self._context = context
         self._ready = ready
         self._walk = TargetWalk(ready.plan, ready.source, ready.path, context.resolver)
+        self._reconnection = Reconnection(ready.path, self._walk)
+        self._cut_off = False
         self._dialler = Dialler(context, ready, self.id)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
@@ -85,7 +86,7 @@ class DeliverySession:
                 client = await self._open(batch)
                 if client is None:
                     return
-                batch = await self._deliver(client, batch)
+                batch = self._go_on(await self._deliver(client, batch))
         except Exception as failure:
             if self._aborted:
                 return
@@ -94,6 +95,13 @@ class DeliverySession:
             for message in list(self._at_hand.values()):
                 self._failed(message, verdict)
             raise
+
+    def _go_on(self, rest: list[QueuedMessage]) -> list[QueuedMessage]:
+        """After a connection: the messages for the next one of this session, if there is one."""
+        if not (self._cut_off and self._reconnection.go_on(optional=not rest)):
+            return rest
+        self._cut_off = False
+        return rest or self._take()
 
     def _take(self) -> list[QueuedMessage]:
         """The next messages; what was taken before has its fate."""
@@ -113,6 +121,7 @@ class DeliverySession:
                 if call.client is not None:
                     self._client = call.client
                     self._ready.connected()
+                    self._reconnection.connected(target)
                     self._trace(batch, "connected", target=str(target), **describe(self._facts))
                     return call.client
                 verdict = call.verdict
@@ -132,6 +141,8 @@ class DeliverySession:
         elif refusal is not None and self._walk.only_refused:
             self._held_up(batch, refusal)
             self._ready.source_refused(batch, refusal)
+        elif self._reconnection.optional:
+            self._ready.put_back(batch)
         else:
             self._ready.unreachable(batch, self._walk.summary())
         return None
@@ -157,23 +168,29 @@ class DeliverySession:
 
         @return: messages to try with the next host; empty when the session came to its end.
         """
-        sent = 0
+        sent, at_most = 0, most_transactions(client.capabilities, self._ready.path)
         rest: list[QueuedMessage] = []
         while batch:
+            batch, surplus = within_limits(batch, client.capabilities)
+            for message in surplus:
+                del self._at_hand[message.id]
+            self._ready.put_back(surplus)
             batch = await self._load(batch)
             if batch:
                 self._trace(batch, "sending")
                 reused = client.messages_sent > 0
                 try:
-                    outcome = await client.send(self._transaction(batch))
+                    outcome = await client.send(outgoing(batch, client.capabilities))
                 except SMTPSessionError as failure:
+                    self._cut_off = True
                     rest = self._lost(batch, failure, reused)
                     break
                 rest = self._answered(batch, outcome, reused)
                 sent += 1
+                self._cut_off = not outcome.session_usable
                 if not outcome.session_usable or rest:
                     break
-            if sent >= self._ready.path.max_deliveries_per_connection:
+            if sent >= at_most:
                 break
             batch = self._take() or await self._wait(client)
         client.quit()
@@ -188,6 +205,8 @@ class DeliverySession:
         @return: messages to try with the next host.
         """
         turned_away = []
+        if outcome.session_usable:
+            self._reconnection.delivered()
         progress = any(result.delivered for result in outcome.results)
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
@@ -215,7 +234,10 @@ class DeliverySession:
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
         for message, result in zip_longest(batch, results):
-            if result is not None and result.permanent:
+            if result is not None and result.delivered:
+                del self._at_hand[message.id]
+                self._context.fates.delivered(message, result.reply, self._facts)
+            elif result is not None and result.permanent:
                 self._failed(message, judge_result(result))
             elif verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
@@ -227,7 +249,7 @@ class DeliverySession:
         """Messages that this host did not take this time.
 
         Where the host was about to end the session anyway they go back, uncharged; else the next
-        host is tried, if there is one.
+        host is tried, if there is one and C{try_next_host_on_transport_error} allows it.
 
         @return: messages to try with the next host.
         """
@@ -236,7 +258,7 @@ class DeliverySession:
             del self._at_hand[message.id]
         self._ready.put_back(uncharged)
         charged = [(message, verdict) for message, verdict in messages if verdict.charge]
-        if charged and self._walk.more:
+        if charged and self._reconnection.for_messages:
             self._walk.failed(charged[0][1])
             again = [message for message, _ in charged]
             self._remember(again, charged[0][1])
@@ -264,20 +286,6 @@ class DeliverySession:
                 self._failed(message, verdict)
             return []
         return batch
-
-    def _transaction(self, batch: list[QueuedMessage]) -> OutgoingTransaction:
-        first = batch[0]
-        assert first.body is not None
-        return OutgoingTransaction(
-            sender=first.sender,
-            recipients=tuple(message.recipient for message in batch),
-            # A listener may have been told to take lone CRs and LFs; none is ever sent
-            # (RFC 5321, 2.3.8).
-            body=first.body if is_canonical(first.body) else canonical(first.body),
-            line_ends_checked=True,
-            body_8bit=is_8bit(first.body),
-            smtputf8=bool(first.meta.get("smtputf8")),
-        )
 
     async def _wait(self, client: ESMTPClient) -> list[QueuedMessage]:
         """Wait for messages, until the client's C{idle_timeout} or the server ends it."""

@@ -67,11 +67,11 @@ SMART_HOST: SettingType[SmartHost] = SettingType("host", _parse_smart_host)
 
 def _parse_protocol(text: str) -> str:
     word = text.strip()
-    if word.lower() == "smtp":
-        return "smtp"
-    if word.lower() in {"lmtp", "null"} or word.lower().startswith("maildir:"):
-        raise ValueError(f"{word!r} is not supported yet (smtp)")
-    raise ValueError(f"{text!r} is not a protocol (smtp)")
+    if word.lower() in {"smtp", "lmtp"}:
+        return word.lower()
+    if word.lower() == "null" or word.lower().startswith("maildir:"):
+        raise ValueError(f"{word!r} is not supported yet (smtp, lmtp)")
+    raise ValueError(f"{text!r} is not a protocol (smtp, lmtp)")
 
 
 @attrs.define(frozen=True)
@@ -103,7 +103,10 @@ class QueueSettings:
         default_doc="MX look-up",
     )
     protocol: str = setting(
-        SettingType("`smtp`", _parse_protocol), "How it is delivered.", default="smtp"
+        SettingType("one of `smtp`, `lmtp`", _parse_protocol),
+        "How it is delivered. LMTP (KumoMTA's `use_lmtp`) is for a mail store that a `route` "
+        "names, with its port.",
+        default="smtp",
     )
 
 

@@ -79,6 +79,10 @@ class TargetWalk:
             await self._resolve(self._hosts.popleft())
         return self._targets.popleft()
 
+    def repeat(self, target: Target) -> None:
+        """Try an address once more, before all others."""
+        self._targets.appendleft(target)
+
     def failed(self, verdict: Verdict) -> None:
         """Remember why a target could not be used."""
         self._verdicts.append(verdict)

@@ -33,6 +33,7 @@ from kumotwist.endpoints.errors import (
 )
 from kumotwist.queue.plan import NullMXError
 from kumotwist.smtp.client import (
+    SessionAuthError,
     SessionLost,
     SessionProtocolError,
     SessionRefused,
@@ -179,6 +180,9 @@ def judge_session(
     if isinstance(failure, SessionTLSError):
         reply = failure.reply or internal_reply(451, "4.7.5", f"{target}: {failure.text}")
         return Verdict(Scope.HOST, reply)
+    if isinstance(failure, SessionAuthError):
+        reply = internal_reply(451, "4.7.0", f"{target}: {failure.text}")
+        return Verdict(Scope.HOST, reply, blame="nobody")
     enhanced = "4.4.2" if isinstance(failure, SessionLost | SessionTimeout) else "4.5.0"
     reply = internal_reply(451, enhanced, f"{target}: {failure.text}")
     scope = Scope.MESSAGE if failure.phase == "data" else Scope.HOST
@@ -190,7 +194,10 @@ def judge_session(
 
 
 def _judge_refused(failure: SMTPSessionError, reply: Reply, reused: bool) -> Verdict:
-    """A session refused by a reply: to the greeting, EHLO, STARTTLS, or 421 at any time."""
+    """A session refused by a reply: to the greeting, EHLO, STARTTLS, AUTH, or 421 at any time."""
+    if failure.phase == Phase.AUTH.value:
+        # It is the operator who has to do something; no message is to blame.
+        return Verdict(Scope.HOST, reply, blame="nobody")
     charge = not (reused and failure.phase in {"idle", "rset", "mail"})
     # RFC 5321, 3.1: 554 at the greeting is this host's word on this connection, not on the mail.
     return Verdict(Scope.HOST, reply, charge=charge)
@@ -213,8 +220,9 @@ def judge_result(
         # it, and on a connection that worked so far not even an attempt is charged.
         return Verdict(Scope.HOST, reply, charge=not (reused and result.phase is Phase.MAIL))
     scope = Scope.RECIPIENT if result.phase is Phase.RCPT else Scope.MESSAGE
-    # 503 says that the conversation went wrong, not the message.
-    permanent = result.permanent and reply.code != 503
+    # 503 says that the conversation went wrong, not the message; 530, that a login (RFC 4954, 6)
+    # or TLS (RFC 3207, 4) is missing, which the operator can mend.
+    permanent = result.permanent and reply.code not in {503, 530}
     return Verdict(scope, reply, permanent=permanent, blame="message")
 
 

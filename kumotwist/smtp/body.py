@@ -1,37 +1,93 @@
-"""Sending a large message at the speed of its reader, a piece at a time."""
+"""Sending a message: a small one at once, a large one at the speed of its reader."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from kumotwist.wire.smtp.data import stuffed_chunks
+from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed, stuffed_chunks
 
-__all__ = ["BodyProducer"]
+__all__ = ["BodyProducer", "send_body", "send_chunk"]
+
+
+def send_body(
+    transport: Any,
+    command: bytes,
+    body: bytes,
+    progressed: Callable[[], None],
+    finished: Callable[[], None],
+) -> BodyProducer | None:
+    """Send a message with its dots doubled and a final dot.
+
+    @param transport: the client's transport (an C{IConsumer}).
+    @param command: octets to send before it.
+    @param body: with canonical line ends.
+    @param progressed: is called after each piece that is not the last.
+    @param finished: is called when the last piece has been handed over.
+    @return: what is still sending; L{None} if everything has been handed over.
+    """
+    if len(body) <= CHUNK_SIZE:
+        transport.write(command + stuffed(body))
+        finished()
+        return None
+    if command:
+        transport.write(command)
+    return _produce(transport, stuffed_chunks(body), progressed, finished)
+
+
+def send_chunk(
+    transport: Any,
+    command: bytes,
+    body: bytes,
+    progressed: Callable[[], None],
+    finished: Callable[[], None],
+) -> BodyProducer | None:
+    """Send a message as it is, behind the BDAT that says its length (RFC 3030, 2).
+
+    The arguments and the result are those of L{send_body}.
+    """
+    if len(body) <= CHUNK_SIZE:
+        transport.write(command + body)
+        finished()
+        return None
+    transport.write(command)
+    pieces = (body[at : at + CHUNK_SIZE] for at in range(0, len(body), CHUNK_SIZE))
+    return _produce(transport, pieces, progressed, finished)
+
+
+def _produce(
+    transport: Any,
+    chunks: Iterator[bytes],
+    progressed: Callable[[], None],
+    finished: Callable[[], None],
+) -> BodyProducer | None:
+    producer = BodyProducer(transport, chunks, progressed, finished)
+    producer.start()
+    return None if producer.done else producer
 
 
 @implementer(IPushProducer)
 class BodyProducer:
-    """Writes a stuffed body to a transport; stops while the transport's buffer is full."""
+    """Writes pieces to a transport; stops while the transport's buffer is full."""
 
     def __init__(
         self,
         transport: Any,
-        body: bytes,
+        chunks: Iterator[bytes],
         progressed: Callable[[], None],
         finished: Callable[[], None],
     ) -> None:
         """
         @param transport: the client's transport (an C{IConsumer}).
-        @param body: with canonical line ends.
+        @param chunks: what to write.
         @param progressed: is called after each piece that is not the last.
         @param finished: is called when the last piece has been handed over.
         """
         self._transport = transport
-        self._chunks = stuffed_chunks(body)
+        self._chunks = chunks
         self._next = next(self._chunks, None)
         self._progressed = progressed
         self._finished = finished
@@ -41,6 +97,11 @@ class BodyProducer:
         """Begin writing."""
         self._transport.registerProducer(self, True)
         self._write()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to write."""
+        return self._next is None
 
     def cancel(self) -> None:
         """Write no more."""

@@ -17,8 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from OpenSSL import SSL
-from twisted.internet import error
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
     IHandshakeListener,
@@ -29,24 +27,28 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.smtp.body import BodyProducer
+from kumotwist.smtp.body import BodyProducer, send_body, send_chunk
 from kumotwist.smtp.deadline import Deadline
+from kumotwist.smtp.handshake import ClientHandshake
+from kumotwist.smtp.login import mechanism_for
 from kumotwist.smtp.session_errors import (
     PHASE_WORDS,
+    SessionAuthError,
     SessionLost,
     SessionProtocolError,
     SessionRefused,
     SessionTimeout,
     SessionTLSError,
     SMTPSessionError,
-    cause_words,
+    loss_words,
 )
 from kumotwist.smtp.timeouts import Timeouts
-from kumotwist.tls.facts import CheckedConnection, PeerCheck, TLSFacts, tls_facts
+from kumotwist.tls.facts import TLSFacts
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.capabilities import Capabilities
 from kumotwist.wire.smtp.client import (
+    Authenticated,
     ClientEvent,
     Closing,
     Finished,
@@ -57,7 +59,7 @@ from kumotwist.wire.smtp.client import (
     SendBody,
     SMTPClient,
 )
-from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed
+from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome, phase_word
@@ -66,6 +68,7 @@ __all__ = [
     "ESMTPClient",
     "OutgoingTransaction",
     "SMTPSessionError",
+    "SessionAuthError",
     "SessionLost",
     "SessionProtocolError",
     "SessionRefused",
@@ -74,9 +77,6 @@ __all__ = [
     "Timeouts",
     "TransactionOutcome",
 ]
-
-#: Of a transport whose TLS cannot be asked.
-_UNKNOWN_TLS = TLSFacts("", "", "", False, "the transport does not tell")
 
 
 @implementer(IHandshakeListener)
@@ -100,14 +100,14 @@ class ESMTPClient(Protocol):
         hostname: str,
         timeouts: Timeouts | None = None,
         peer_name: str = "",
-        pipelining: bool = True,
+        dialect: Dialect = DEFAULT_DIALECT,
     ) -> None:
         """
         @param clock: tells the time.
         @param hostname: what we call ourselves in EHLO: A-labels, or an address literal.
         @param timeouts: how long to wait for what.
         @param peer_name: the server's name, for logs.
-        @param pipelining: use PIPELINING where it is offered.
+        @param dialect: what to do where the server would have it.
         @raise LocalProtocolError: if C{hostname} cannot be said in EHLO.
         """
         self.tls: TLSFacts | None = None
@@ -117,7 +117,7 @@ class ESMTPClient(Protocol):
         self.on_idle_close: Any = None
         self._peer_name = peer_name
         self._timeouts = Timeouts() if timeouts is None else timeouts
-        self._machine = SMTPClient(hostname, pipelining=pipelining)
+        self._machine = SMTPClient(hostname, dialect)
         self._deadline = Deadline(clock, self._expired)
         self._armed_at = -1
         self._armed_for = Phase.BANNER
@@ -127,10 +127,7 @@ class ESMTPClient(Protocol):
         self._ending = False
         self._transaction: OutgoingTransaction | None = None
         self._producer: BodyProducer | None = None
-        self._tls_options: IOpenSSLClientConnectionCreator | None = None
-        self._peer_check: PeerCheck | None = None
-        self._securing = False
-        self._shaking_hands = False
+        self._handshake: ClientHandshake | None = None
 
     def logPrefix(self) -> str:
         """What log lines about the connection begin with."""
@@ -181,9 +178,27 @@ class ESMTPClient(Protocol):
         if not self.usable:
             return fail(self._unusable())
         self._machine.starttls()
-        self._tls_options = options
+        self._handshake = ClientHandshake(options)
         waiter: Deferred[TLSFacts] = self._wait()
         self._flush()
+        return waiter
+
+    def authenticate(self, username: str, password: str) -> Deferred[Reply]:
+        """Log in with the best mechanism that both sides know (RFC 4954).
+
+        Whether the connection is safe enough for that, the caller has to have looked. Fails with
+        L{SessionAuthError} if there is no way to log in, with L{SessionRefused} if the server
+        does not take the login, with another L{SMTPSessionError} if the session ends otherwise.
+        """
+        if not self.usable:
+            return fail(self._unusable())
+        try:
+            mechanism = mechanism_for(self.capabilities, username, password)
+        except SessionAuthError as failure:
+            return fail(failure)
+        waiter: Deferred[Reply] = self._wait()
+        self._machine.authenticate(mechanism)
+        self._pump()
         return waiter
 
     def send(self, transaction: OutgoingTransaction) -> Deferred[TransactionOutcome]:
@@ -244,13 +259,15 @@ class ESMTPClient(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Something from the server."""
         self.heard = True
-        self._shaking_hands = False  # application data means that the handshake is over
+        if self._handshake is not None:  # application data means that the handshake is over
+            self._handshake.shaking_hands = False
         self._machine.receive_data(data)
         self._pump()
 
     def handshakeCompleted(self) -> None:
         """TLS stands; the EHLO that waited for it is on its way."""
-        self._shaking_hands = False
+        if self._handshake is not None:
+            self._handshake.shaking_hands = False
         self._arm()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -258,8 +275,9 @@ class ESMTPClient(Protocol):
         self._deadline.stop()
         self._stop_body()
         if self.failure is None and not self._ending:
-            kind, text = self._describe_loss(reason)
-            self._end(kind, text, cause=reason.value)
+            words = self._handshake and self._handshake.failure_words(reason.value)
+            kind = SessionTLSError if words else SessionLost
+            self._end(kind, words or loss_words(self._phase, reason.value), cause=reason.value)
         if self._waiter is not None and self._result is None:
             self._result = Failure(self._unusable())
         self._fire()
@@ -294,11 +312,13 @@ class ESMTPClient(Protocol):
         if isinstance(event, Finished):
             self._finished(event.outcome)
         elif isinstance(event, SendBody):
-            self._send_body()
+            self._send_body(event.chunk)
         elif isinstance(event, Ready):
             self._ready()
         elif isinstance(event, ProceedTLS):
             self._begin_tls()
+        elif isinstance(event, Authenticated):
+            self._result = event.reply
         elif isinstance(event, Refused):
             self._refused(event)
         elif isinstance(event, Closing):
@@ -311,9 +331,8 @@ class ESMTPClient(Protocol):
     def _ready(self) -> None:
         self._opened = True
         self._result = self.capabilities
-        if self._securing:
-            self._securing = False
-            self._result = self.tls = tls_facts(self.transport) or _UNKNOWN_TLS
+        if self._handshake is not None and self._handshake.securing:
+            self._result = self.tls = self._handshake.secured(self.transport)
 
     def _finished(self, outcome: TransactionOutcome) -> None:
         self._transaction = None
@@ -339,21 +358,14 @@ class ESMTPClient(Protocol):
 
     def _begin_tls(self) -> None:
         self._machine.discard_plaintext()
-        self._securing = self._shaking_hands = True
-        self._writer.startTLS(self._tls_options)
-        get_handle = getattr(self.transport, "getHandle", None)
-        handle = None if get_handle is None else get_handle()
-        self._peer_check = handle.peer_check if isinstance(handle, CheckedConnection) else None
+        assert self._handshake is not None
+        self._handshake.begin(self.transport)
 
-    def _send_body(self) -> None:
+    def _send_body(self, chunk: bool) -> None:
         assert self._transaction is not None
-        body = self._transaction.body
-        if len(body) <= CHUNK_SIZE:
-            self._writer.write(stuffed(body))
-            self._machine.body_sent()
-            return
-        self._producer = BodyProducer(self.transport, body, self._body_progressed, self._body_sent)
-        self._producer.start()
+        send = send_chunk if chunk else send_body
+        command, body = self._machine.data_to_send(), self._transaction.body
+        self._producer = send(self.transport, command, body, self._body_progressed, self._body_sent)
 
     def _body_progressed(self) -> None:
         self._deadline.set(self._timeouts.data_block_timeout)
@@ -392,7 +404,7 @@ class ESMTPClient(Protocol):
             self._say_goodbye()
             self._fire()
             return
-        kind = SessionTLSError if self._shaking_hands else SessionTimeout
+        kind = SessionTLSError if self._is_shaking_hands else SessionTimeout
         self._end(kind, f"timed out after {seconds:g} s while {PHASE_WORDS[phase]}")
         self._drop()
         self._fire()
@@ -408,19 +420,6 @@ class ESMTPClient(Protocol):
         if self._result is None:  # else it ended well before this happened
             decided = outcome is not None and outcome.complete
             self._result = outcome if decided else Failure(self.failure)
-
-    def _describe_loss(self, reason: Failure) -> tuple[type[SMTPSessionError], str]:
-        """The class and the text for a connection that was lost."""
-        check, cause = self._peer_check, reason.value
-        if self._shaking_hands or (self._securing and isinstance(cause, SSL.Error)):
-            known = check.error if check is not None else ""
-            return SessionTLSError, one_line(
-                f"TLS handshake failed: {known or cause_words(cause)}", 400
-            )
-        text = f"lost connection while {PHASE_WORDS[self._phase]}"
-        if not isinstance(cause, error.ConnectionDone):
-            text = f"{text}: {cause_words(cause)}"
-        return SessionLost, one_line(text, 400)
 
     def _unusable(self) -> SMTPSessionError:
         return self.failure or SessionLost(Phase.IDLE.value, "the session is not open")
@@ -454,14 +453,17 @@ class ESMTPClient(Protocol):
 
     @property
     def _phase(self) -> Phase:
-        return Phase.STARTTLS if self._shaking_hands else self._machine.phase
+        return Phase.STARTTLS if self._is_shaking_hands else self._machine.phase
+
+    @property
+    def _is_shaking_hands(self) -> bool:
+        return self._handshake is not None and self._handshake.shaking_hands
 
     def _arm(self) -> None:
         """Set the deadline when what is waited for has changed; a dripping reply moves nothing."""
         if self._ending or self.failure is not None:
             return
-        machine = self._machine
-        phase = Phase.STARTTLS if self._shaking_hands else machine.phase
+        machine, phase = self._machine, self._phase
         if machine.replies == self._armed_at and phase is self._armed_for:
             return
         self._armed_at, self._armed_for = machine.replies, phase

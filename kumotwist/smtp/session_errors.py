@@ -7,18 +7,20 @@ from twisted.internet.error import ConnectionDone
 
 from kumotwist.errors import KumotwistError
 from kumotwist.wire.smtp.phases import Phase
-from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import TransactionOutcome
 
 __all__ = [
     "PHASE_WORDS",
     "SMTPSessionError",
+    "SessionAuthError",
     "SessionLost",
     "SessionProtocolError",
     "SessionRefused",
     "SessionTLSError",
     "SessionTimeout",
     "cause_words",
+    "loss_words",
 ]
 
 #: What is being done in a phase, as it is said to operators.
@@ -26,6 +28,7 @@ PHASE_WORDS = {
     Phase.BANNER: "receiving the initial server greeting",
     Phase.EHLO: "performing the EHLO handshake",
     Phase.STARTTLS: "starting TLS",
+    Phase.AUTH: "logging in",
     Phase.MAIL: "sending MAIL FROM",
     Phase.RCPT: "sending RCPT TO",
     Phase.DATA: "sending DATA",
@@ -40,8 +43,8 @@ PHASE_WORDS = {
 class SMTPSessionError(KumotwistError):
     """A session has ended, or could not be opened; the subclasses say why.
 
-    @ivar phase: where, in one word: C{banner}, C{ehlo}, C{starttls}, C{mail}, C{rcpt}, C{data},
-        C{dot}, C{rset}, C{quit} or C{idle}.
+    @ivar phase: where, in one word: C{banner}, C{ehlo}, C{starttls}, C{auth}, C{mail}, C{rcpt},
+        C{data}, C{dot}, C{rset}, C{quit} or C{idle}.
     @ivar text: what happened, safe for one line of a log.
     @ivar reply: the server's reply, if one was the reason.
     @ivar outcome: what is known of the transaction that was cut off; L{None} if there was none,
@@ -80,7 +83,11 @@ class SMTPSessionError(KumotwistError):
 
 
 class SessionRefused(SMTPSessionError):
-    """The server said no to the greeting, EHLO, STARTTLS or RSET, or 421 while idle."""
+    """The server said no to the greeting, EHLO, STARTTLS, AUTH or RSET, or 421 while idle."""
+
+
+class SessionAuthError(SMTPSessionError):
+    """We do not log in: the connection is not safe enough, or there is no mechanism for it."""
 
 
 class SessionLost(SMTPSessionError):
@@ -106,3 +113,11 @@ def cause_words(cause: BaseException | None) -> str:
     if isinstance(cause, SSL.Error) and cause.args and isinstance(cause.args[0], list):
         return ", ".join(str(entry[-1]) for entry in cause.args[0])
     return str(cause).rstrip(".") or type(cause).__name__
+
+
+def loss_words(phase: Phase, cause: BaseException | None) -> str:
+    """That a connection was lost in a phase, and how, for one line of a log."""
+    text = f"lost connection while {PHASE_WORDS[phase]}"
+    if not isinstance(cause, ConnectionDone):
+        text = f"{text}: {cause_words(cause)}"
+    return one_line(text, 400)

@@ -22,6 +22,7 @@ _OF_PHASE = {
     Phase.BANNER: "banner_timeout",
     Phase.EHLO: "ehlo_timeout",
     Phase.STARTTLS: "starttls_timeout",
+    Phase.AUTH: "auth_timeout",
     Phase.MAIL: "mail_from_timeout",
     Phase.RCPT: "rcpt_to_timeout",
     Phase.DATA: "data_timeout",
@@ -51,6 +52,7 @@ class Timeouts:
         "How long the answer to STARTTLS may take, and then the handshake.",
         default=5.0,
     )
+    auth_timeout: float = setting(_PATIENCE, "How long each answer to AUTH may take.", default=60.0)
     mail_from_timeout: float = setting(
         _PATIENCE, "How long the answer to MAIL may take.", default=300.0
     )

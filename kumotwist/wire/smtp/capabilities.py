@@ -14,6 +14,7 @@ __all__ = ["NO_CAPABILITIES", "Capabilities"]
 
 # Some old servers put "=" behind the keyword: "SIZE=1000", "AUTH=LOGIN".
 _KEYWORD = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:[ =]+(.*))?", re.DOTALL)
+_LIMIT = re.compile(r"[1-9][0-9]{0,5}")
 _NUMBER = re.compile(r"[0-9]{1,20}")
 
 
@@ -36,6 +37,32 @@ class Capabilities:
     starttls: bool = attrs.field(init=False)
     size: bool = attrs.field(init=False)
     size_limit: int = attrs.field(init=False)
+
+    def limit(self, name: str) -> int | None:
+        """A limit that the server declares (RFC 9422); L{None} if it does not.
+
+        @param name: C{MAILMAX}, C{RCPTMAX} or C{RCPTDOMAINMAX}.
+        """
+        for word in self.extensions.get("LIMITS", "").split():
+            key, _, value = word.partition("=")
+            if key.upper() == name and _LIMIT.fullmatch(value):
+                return int(value)
+        return None
+
+    @property
+    def dsn(self) -> bool:
+        """Whether the parameters of RFC 3461 are understood."""
+        return "DSN" in self.extensions
+
+    @property
+    def chunking(self) -> bool:
+        """Whether BDAT is understood (RFC 3030, 2)."""
+        return "CHUNKING" in self.extensions
+
+    @property
+    def auth_mechanisms(self) -> frozenset[str]:
+        """The SASL mechanisms that are offered, in upper case (RFC 4954, 3)."""
+        return frozenset(self.extensions.get("AUTH", "").upper().split())
 
     @pipelining.default
     def _default_pipelining(self) -> bool:

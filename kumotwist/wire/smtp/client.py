@@ -14,6 +14,7 @@ greeting, and again the handshake; HELO follows an EHLO that is not understood.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import deque
 from typing import NamedTuple
@@ -21,9 +22,22 @@ from typing import NamedTuple
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
 from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES, Capabilities
+from kumotwist.wire.smtp.client_events import (
+    Authenticated,
+    ClientEvent,
+    Closing,
+    Finished,
+    Goodbye,
+    ProceedTLS,
+    Ready,
+    Refused,
+    SendBody,
+)
+from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.reply_reader import ReplyReader
+from kumotwist.wire.smtp.sasl_client import Mechanism
 from kumotwist.wire.smtp.transaction import (
     OutgoingTransaction,
     TransactionOutcome,
@@ -31,6 +45,7 @@ from kumotwist.wire.smtp.transaction import (
 )
 
 __all__ = [
+    "Authenticated",
     "ClientEvent",
     "Closing",
     "Finished",
@@ -48,52 +63,6 @@ class UnaskedReplyError(RemoteProtocolError):
     """The server said something while nothing was asked: replies and commands are out of step."""
 
 
-class Ready(NamedTuple):
-    """The session is open (again, after TLS): transactions may begin."""
-
-    capabilities: Capabilities
-
-
-class Refused(NamedTuple):
-    """The server said no to something that is not part of a transaction.
-
-    After a refused STARTTLS the session goes on as it was; after any other it is of no use.
-    """
-
-    phase: Phase
-    reply: Reply
-
-
-class ProceedTLS(NamedTuple):
-    """The server waits for the handshake: call L{SMTPClient.discard_plaintext}, then begin it."""
-
-
-class SendBody(NamedTuple):
-    """The server waits for the message: send it with its final dot, then call
-    L{SMTPClient.body_sent}."""
-
-
-class Finished(NamedTuple):
-    """The transaction is over."""
-
-    outcome: TransactionOutcome
-
-
-class Closing(NamedTuple):
-    """The server ends a session that was idle, with a 421."""
-
-    reply: Reply
-
-
-class Goodbye(NamedTuple):
-    """The server has answered QUIT; whatever it said, the connection can be closed."""
-
-    reply: Reply
-
-
-ClientEvent = Ready | Refused | ProceedTLS | SendBody | Finished | Closing | Goodbye
-
-
 class _Asked(NamedTuple):
     """A command that waits for its reply; C{number} is the recipient's, for RCPT."""
 
@@ -107,6 +76,8 @@ _DATA = _Asked(Phase.DATA, "DATA")
 _BODY = _Asked(Phase.BODY, ".")
 _DOT = _Asked(Phase.DOT, ".")
 _RSET = _Asked(Phase.RSET, "RSET")
+#: Octets of a command line, its CRLF included (RFC 5321, 4.5.3.1.4).
+_MAX_COMMAND = 512
 _HELLO_NAME = re.compile(r"[!-~]{1,255}")
 
 
@@ -118,11 +89,11 @@ class SMTPClient:
     @ivar replies: how many replies have been read, for telling progress from dripping.
     """
 
-    def __init__(self, hostname: str, *, pipelining: bool = True) -> None:
+    def __init__(self, hostname: str, dialect: Dialect = DEFAULT_DIALECT) -> None:
         """
         @param hostname: what we call ourselves in EHLO: a domain in A-labels or an address
             literal.
-        @param pipelining: use PIPELINING where it is offered.
+        @param dialect: what to do where the server would have it.
         @raise LocalProtocolError: if the name cannot be put into a command.
         """
         if _HELLO_NAME.fullmatch(hostname) is None:
@@ -131,18 +102,21 @@ class SMTPClient:
         self.greeting: Reply | None = None
         self.replies = 0
         self._hostname = hostname
-        self._may_pipeline = pipelining
+        self._dialect = dialect
+        self._lmtp = dialect.lmtp
         self._reader = ReplyReader()
         self._asked: deque[_Asked] = deque((_GREETING,))
         self._out = b""
         self._event: ClientEvent | None = None
         self._progress: TransactionProgress | None = None
-        self._pipelined = False
+        self._pipelined = self._chunked = False
         self._unasked_recipients: deque[int] = deque()
         self._needs_rset = False
         self._ready = False
         self._awaiting_tls = False
         self._closed = False
+        self._mechanism: Mechanism | None = None
+        self._unsaid: bytes | None = None
 
     # -- in and out ------------------------------------------------------------------------------
 
@@ -199,6 +173,24 @@ class SMTPClient:
         self._require_idle()
         self._ask(_Asked(Phase.STARTTLS, "STARTTLS"))
 
+    def authenticate(self, mechanism: Mechanism) -> None:
+        """Log in (RFC 4954); the answer is L{Authenticated} or L{Refused}.
+
+        What is said does not become part of any C{Reply.command}.
+        """
+        self._require_idle()
+        self._mechanism = mechanism
+        self._unsaid = mechanism.initial()
+        verb = f"AUTH {mechanism.name}"
+        line = verb
+        if self._unsaid is not None:
+            line = f"{verb} {_wrapped(self._unsaid) or '='}"
+            if len(line) + 2 > _MAX_COMMAND:
+                line = verb
+            else:
+                self._unsaid = None
+        self._ask(_Asked(Phase.AUTH, verb if line == verb else f"{verb} ***"), line=line)
+
     def discard_plaintext(self) -> None:
         """Forget all that was said in clear, and make the EHLO of the encrypted session ready.
 
@@ -214,7 +206,7 @@ class SMTPClient:
         self._ready = False
         self.capabilities = NO_CAPABILITIES
         self._needs_rset = False
-        self._say_hello("EHLO")
+        self._say_hello(self._greets_with)
 
     def begin(self, transaction: OutgoingTransaction) -> None:
         """Send a message; the answer is L{SendBody}, if it comes to that, and L{Finished}.
@@ -238,10 +230,15 @@ class SMTPClient:
             self._start(progress)
 
     def body_sent(self) -> None:
-        """The message and its final dot have been handed to the transport."""
+        """The whole message has been handed to the transport, and its final dot if it needs one."""
         if self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        self._asked[0] = _DOT
+        answered = self._asked.popleft()._replace(phase=Phase.DOT)
+        if self._lmtp and self._progress is not None:
+            numbers = self._progress.accepted
+            self._asked.extend([answered._replace(number=number) for number in numbers])
+        else:
+            self._asked.append(answered)
 
     def quit(self) -> None:
         """Say QUIT; the answer is L{Goodbye}."""
@@ -278,11 +275,14 @@ class SMTPClient:
 
     # -- commands --------------------------------------------------------------------------------
 
-    def _ask(self, *asked: _Asked) -> None:
-        """Add commands to what is sent; between groups of commands the server has to be quiet."""
+    def _ask(self, *asked: _Asked, line: str = "") -> None:
+        """Add commands to what is sent; between groups of commands the server has to be quiet.
+
+        @param line: what is really sent, for a command that must not be shown as it is.
+        """
         self._require_silence()
         self._asked.extend(asked)
-        lines = "".join([f"{item.command}\r\n" for item in asked])
+        lines = f"{line}\r\n" if line else "".join([f"{item.command}\r\n" for item in asked])
         self._out += lines.encode("utf-8")
 
     def _require_silence(self) -> None:
@@ -290,16 +290,23 @@ class SMTPClient:
             self._closed = True
             raise UnaskedReplyError("the server has sent more replies than it was asked for")
 
+    @property
+    def _greets_with(self) -> str:
+        return "LHLO" if self._lmtp else "EHLO"
+
     def _say_hello(self, verb: str) -> None:
         self._ask(_Asked(Phase.EHLO, f"{verb} {self._hostname}"))
 
     def _start(self, progress: TransactionProgress) -> None:
         """Begin the dialogue of a transaction: whole if the server takes it so, or step by step."""
-        self._pipelined = self._may_pipeline and self.capabilities.pipelining
+        self._pipelined = self._dialect.pipelining and self.capabilities.pipelining
+        # BDAT waits for the replies to RCPT: it does not take longer than DATA that way, and the
+        # message is not sent for nobody.
+        self._chunked = self._dialect.chunking and self.capabilities.chunking
         mail = _Asked(Phase.MAIL, progress.mail)
         if self._pipelined:
             rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
-            self._ask(mail, *rcpts, _DATA)
+            self._ask(mail, *rcpts, *(() if self._chunked else (_DATA,)))
         else:
             self._ask(mail)
             self._unasked_recipients = deque(progress.asked)
@@ -307,8 +314,9 @@ class SMTPClient:
         self._needs_rset = True
 
     def _step(self, progress: TransactionProgress) -> ClientEvent | None:
-        """Without PIPELINING: the next RCPT, DATA, or the end if nobody was accepted."""
-        if self._pipelined:
+        """The next RCPT, DATA or BDAT, as far as they are not said yet; the end, if nobody was
+        accepted."""
+        if self._pipelined and (self._asked or not self._chunked):
             return None
         if self._unasked_recipients:
             index = self._unasked_recipients.popleft()
@@ -316,8 +324,11 @@ class SMTPClient:
             return None
         if not progress.accepted:
             return self._finish(progress)
-        self._ask(_DATA)
-        return None
+        if not self._chunked:
+            self._ask(_DATA)
+            return None
+        self._ask(_Asked(Phase.BODY, f"BDAT {len(progress.transaction.body)} LAST"))
+        return SendBody(chunk=True)
 
     def _finish(self, progress: TransactionProgress, *, usable: bool = True) -> Finished:
         self._progress = None
@@ -377,8 +388,21 @@ class SMTPClient:
             self._closed = True
             progress.dot_answered(reply)
             return self._finish(progress, usable=False)
+        if self._lmtp:
+            return self._recipient_answered(asked.number, reply, progress)
         progress.dot_answered(reply)
-        self._needs_rset = not (reply.is_positive and progress.accepted)
+        taken = reply.is_positive and progress.accepted
+        self._needs_rset = self._dialect.reset or not taken
+        return self._finish(progress)
+
+    def _recipient_answered(
+        self, number: int, reply: Reply, progress: TransactionProgress
+    ) -> ClientEvent | None:
+        """LMTP's reply to the message for one recipient (RFC 2033, 4.2)."""
+        progress.dot_answered(reply, number)
+        if self._asked:
+            return None
+        self._needs_rset = self._dialect.reset
         return self._finish(progress)
 
     def _data_answered(self, reply: Reply, progress: TransactionProgress) -> ClientEvent | None:
@@ -388,8 +412,11 @@ class SMTPClient:
         if progress.accepted:
             self._asked.append(_BODY)
             return SendBody()
-        self._asked.append(_DOT)
         self._out += b".\r\n"
+        if self._lmtp:  # no recipient, no reply: what comes next could not be told apart
+            self._closed = True
+            return self._finish(progress, usable=False)
+        self._asked.append(_DOT)
         return None
 
     def _session_answered(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
@@ -397,14 +424,16 @@ class SMTPClient:
         if phase is Phase.QUIT:
             self._closed = True
             return Goodbye(reply)
+        if phase is Phase.AUTH and (reply.code == 334 or reply.is_positive):
+            return self._login_answered(reply)
         if 300 <= reply.code < 400:
             raise RemoteProtocolError(f"{str(reply)!r} in the phase {phase.value}")
         if not reply.is_positive:
             return self._session_refused(asked, reply)
         if phase is Phase.BANNER:
-            self._say_hello("EHLO")
+            self._say_hello(self._greets_with)
         elif phase is Phase.EHLO:
-            extended = asked.command.startswith("EHLO")
+            extended = not asked.command.startswith("HELO")
             self.capabilities = Capabilities.from_ehlo(reply) if extended else NO_CAPABILITIES
             self._ready = True
             return Ready(self.capabilities)
@@ -416,10 +445,37 @@ class SMTPClient:
             self._start(progress)
         return None
 
+    def _login_answered(self, reply: Reply) -> ClientEvent | None:
+        """A challenge, or the good end of a login."""
+        mechanism = self._mechanism
+        assert mechanism is not None
+        if reply.code < 300:
+            if self._unsaid is not None or not mechanism.complete:
+                raise RemoteProtocolError(f"the server ended {mechanism.name} before its time")
+            self._mechanism = None
+            return Authenticated(reply)
+        if reply.code != 334:
+            raise RemoteProtocolError(f"{str(reply)!r} in the phase auth")
+        try:
+            challenge = base64.b64decode(reply.lines[0].strip(), validate=True)
+        except ValueError:
+            raise RemoteProtocolError("a challenge that is not base64") from None
+        response, self._unsaid = self._unsaid, None
+        if response is None:
+            response = mechanism.respond(challenge)
+        self._require_silence()
+        self._asked.append(_Asked(Phase.AUTH, f"AUTH {mechanism.name} ***"))
+        self._out += f"{_wrapped(response)}\r\n".encode()
+        return None
+
     def _session_refused(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
         if asked.phase is Phase.EHLO and asked.command.startswith("EHLO") and reply.is_permanent:
             self._say_hello("HELO")
             return None
-        self._progress = None
+        self._progress = self._mechanism = self._unsaid = None
         self._ready = asked.phase is Phase.STARTTLS
         return Refused(asked.phase, reply)
+
+
+def _wrapped(response: bytes) -> str:
+    return base64.b64encode(response).decode("ascii")

@@ -13,6 +13,7 @@ class Phase(enum.Enum):
     BANNER = "banner"
     EHLO = "ehlo"
     STARTTLS = "starttls"
+    AUTH = "auth"
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"

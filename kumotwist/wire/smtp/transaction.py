@@ -6,17 +6,21 @@ and experience's: the earliest error wins, and only the reply to the final dot s
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import attrs
 
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.smtp.capabilities import Capabilities
-from kumotwist.wire.smtp.data import is_canonical
+from kumotwist.wire.smtp.envelope import (
+    OutgoingTransaction,
+    mail_command,
+    message_refusal,
+    rcpt_command,
+    recipient_refusal,
+)
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
-from kumotwist.wire.smtp.syntax import CommandSyntaxError, parse_mailbox
 
 __all__ = [
     "OutgoingTransaction",
@@ -25,43 +29,6 @@ __all__ = [
     "TransactionProgress",
     "phase_word",
 ]
-
-# The addresses that need no closer look: printable ASCII without quotes, brackets and backslashes.
-_PLAIN_ADDRESS = re.compile(r"[!#-;=?-\[\]-~]{0,254}")
-
-
-@attrs.define(frozen=True)
-class OutgoingTransaction:
-    """A message for one or more recipients at one site.
-
-    @ivar sender: the envelope sender without brackets; empty for the null sender.
-    @ivar recipients: the envelope recipients without brackets; at least one.
-    @ivar body: the message, header included: CRLF line ends, not dot-stuffed.
-    @ivar body_8bit: whether the message was declared as BODY=8BITMIME (RFC 6152). What its
-        octets really need is looked at in any case.
-    @ivar smtputf8: whether the message needs SMTPUTF8 whatever its addresses are: its header
-        has characters beyond ASCII (RFC 6531, 3.4).
-    @ivar line_ends_checked: whether the caller knows that every line end is CRLF. If not, all of
-        the body is looked at once more before it is sent.
-    """
-
-    sender: str
-    recipients: tuple[str, ...]
-    body: bytes = attrs.field(repr=False)
-    body_8bit: bool = False
-    smtputf8: bool = False
-    line_ends_checked: bool = False
-
-    @property
-    def needs_8bit(self) -> bool:
-        """Whether there are octets above 127, which must not be sent to a 7-bit server."""
-        return not self.body.isascii()
-
-    @property
-    def size(self) -> int:
-        """Octets as RFC 1870 counts them: every line with its CRLF, the stuffing left out."""
-        whole = not self.body or self.body.endswith(b"\r\n")
-        return len(self.body) if whole else len(self.body) + 2
 
 
 class RecipientResult(NamedTuple):
@@ -138,7 +105,8 @@ class TransactionProgress:
 
     def __init__(self, transaction: OutgoingTransaction, capabilities: Capabilities) -> None:
         self.transaction = transaction
-        self.mail = _mail_command(transaction, capabilities)
+        self.mail = mail_command(transaction, capabilities)
+        self._capabilities = capabilities
         self.accepted: list[int] = []
         self._results: list[RecipientResult | None] = [None] * len(transaction.recipients)
         self._mail_refused = False
@@ -147,7 +115,7 @@ class TransactionProgress:
 
     def rcpt(self, index: int) -> str:
         """The RCPT command for a recipient."""
-        return f"RCPT TO:<{self.transaction.recipients[index]}>"
+        return rcpt_command(self.transaction, index, self._capabilities)
 
     # -- what the server says --------------------------------------------------------------------
 
@@ -183,11 +151,15 @@ class TransactionProgress:
         self._decide(self.accepted, RecipientResult(reply, Phase.DATA))
         return False
 
-    def dot_answered(self, reply: Reply) -> None:
-        """The reply after the final dot: the only one that can say delivered."""
+    def dot_answered(self, reply: Reply, index: int | None = None) -> None:
+        """The reply after the final dot: the only one that can say delivered.
+
+        @param index: the recipient that it speaks of; all that were accepted, if absent.
+        """
         if 300 <= reply.code < 400:
             raise _out_of_place(reply)
-        self._decide(self.accepted, RecipientResult(reply, Phase.DOT))
+        spoken_of = self.accepted if index is None else [index]
+        self._decide(spoken_of, RecipientResult(reply, Phase.DOT))
 
     def cut_off(self, reply: Reply, phase: Phase, *, local: bool) -> bool:
         """Give every recipient without a result this one; true if there were any.
@@ -214,72 +186,17 @@ class TransactionProgress:
 
     def _refuse_locally(self, capabilities: Capabilities) -> None:
         recipients = self.transaction.recipients
-        refusal = _message_refusal(self.transaction, capabilities)
+        refusal = message_refusal(self.transaction, capabilities)
         if refusal is not None:
             self._decide(
                 list(range(len(recipients))), RecipientResult(refusal, Phase.MAIL, local=True)
             )
             return
         for index, recipient in enumerate(recipients):
-            refusal = _recipient_refusal(recipient, capabilities)
+            refusal = recipient_refusal(recipient, capabilities)
             if refusal is not None:
                 self._results[index] = RecipientResult(refusal, Phase.RCPT, local=True)
 
 
 def _out_of_place(reply: Reply) -> RemoteProtocolError:
     return RemoteProtocolError(f"{str(reply)!r} is no answer to {reply.command.split(' ')[0]}")
-
-
-def _mail_command(transaction: OutgoingTransaction, capabilities: Capabilities) -> str:
-    parts = [f"MAIL FROM:<{transaction.sender}>"]
-    if capabilities.size:
-        parts.append(f"SIZE={transaction.size}")
-    if capabilities.eight_bit_mime and (transaction.body_8bit or transaction.needs_8bit):
-        parts.append("BODY=8BITMIME")
-    if capabilities.smtputf8 and (
-        transaction.smtputf8
-        or not transaction.sender.isascii()
-        or not all(map(str.isascii, transaction.recipients))
-    ):
-        parts.append("SMTPUTF8")
-    return " ".join(parts)
-
-
-def _message_refusal(transaction: OutgoingTransaction, capabilities: Capabilities) -> Reply | None:
-    """Why this server cannot get this message at all, whoever it is for."""
-    fault = _address_fault(transaction.sender)
-    if fault:
-        return Reply.of(553, "5.1.7", f"the sender cannot be put into a command: {fault}")
-    limit = capabilities.size_limit
-    if limit and transaction.size > limit:
-        text = f"the message has {transaction.size} octets, the server takes at most {limit}"
-        return Reply.of(552, "5.3.4", text)
-    if not (transaction.line_ends_checked or is_canonical(transaction.body)):
-        return Reply.of(554, "5.6.0", "the message has a CR or LF that is not part of a line end")
-    if not capabilities.eight_bit_mime and transaction.needs_8bit:
-        return Reply.of(554, "5.6.3", "the message has 8-bit data, the server lacks 8BITMIME")
-    unicode = transaction.smtputf8 or not transaction.sender.isascii()
-    if unicode and not capabilities.smtputf8:
-        return Reply.of(554, "5.6.7", "the message needs SMTPUTF8, which the server lacks")
-    return None
-
-
-def _recipient_refusal(recipient: str, capabilities: Capabilities) -> Reply | None:
-    """Why this server cannot be asked about this recipient."""
-    fault = _address_fault(recipient) if recipient else "it is empty"
-    if fault:
-        return Reply.of(553, "5.1.3", f"the recipient cannot be put into a command: {fault}")
-    if not recipient.isascii() and not capabilities.smtputf8:
-        return Reply.of(553, "5.6.7", "the address needs SMTPUTF8, which the server lacks")
-    return None
-
-
-def _address_fault(address: str) -> str:
-    """What is wrong with an address, so that it could break out of its command; usually empty."""
-    if _PLAIN_ADDRESS.fullmatch(address):
-        return ""
-    try:
-        parse_mailbox(address)
-    except CommandSyntaxError as error:
-        return str(error)
-    return ""
