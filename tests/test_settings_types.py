@@ -14,7 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from kumotwist.settings import declared, setting
 from kumotwist.settings.types import (
     BOOLEAN,
-    CRED_CHECKER,
     DOMAIN,
     DURATION,
     HOST_NAME,
@@ -291,20 +290,3 @@ class DeclarationTests(SynchronousTestCase):
         self.assertEqual(found["2nd"][1].default_doc, "two")
         self.assertEqual(found["2nd"][0].name, "second")
         self.assertEqual(Settings(first=1).second, 2)
-
-
-class CredCheckerTests(SynchronousTestCase):
-    """Who may log in."""
-
-    def test_passwords_are_masked(self) -> None:
-        """A checker that holds passwords itself is shown without them."""
-        value = CRED_CHECKER.parse("memory:user:secret")
-        self.assertEqual(CRED_CHECKER.render(value), "memory:********")
-        self.assertEqual(CRED_CHECKER.reveal(value), "memory:user:secret")
-
-    def test_file_must_be_readable(self) -> None:
-        """A file that is not there would refuse every login."""
-        self.assertRaises(ValueError, CRED_CHECKER.parse, "file:/nonexistent/users")
-        self.assertEqual(
-            CRED_CHECKER.render(CRED_CHECKER.parse(f"file:{__file__}")), f"file:{__file__}"
-        )

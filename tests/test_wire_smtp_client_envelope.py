@@ -16,7 +16,11 @@ from tests.wire_client_dialogue import Dialogue
 
 BODY = b"Subject: hi\r\n\r\nhi\r\n"
 ONE_HOST = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["A 192.0.2.1"]}
-REPORTS: dict[str, Any] = {"ret": "HDRS", "envid": "QQ314159", "notify": "SUCCESS,FAILURE"}
+REPORTS: dict[str, Any] = {
+    "dsn_ret": "HDRS",
+    "dsn_envid": "QQ+314",
+    "dsn_notify": ["SUCCESS", "FAILURE"],
+}
 
 
 def said(transaction: OutgoingTransaction, *extensions: bytes) -> list[str]:
@@ -155,10 +159,10 @@ class ReportTests(SynchronousTestCase):
         """What was stored with a message reaches the next hop."""
         world, talker = World(ONE_HOST), Talker("DSN", "PIPELINING")
         world.network.servers["192.0.2.1", 25] = talker
-        world.inject("c@b.example", orcpt="rfc822;c@b.example", **REPORTS)
+        world.inject("c@b.example", dsn_orcpt="rfc822;c@b.example", **REPORTS)
         self.assertEqual(world.kinds(), ["Delivery"])
-        world.inject("d@b.example", notify=["DELAY", "SUCCESS"])
-        world.inject("e@b.example", notify=[])
+        world.inject("d@b.example", dsn_notify=["DELAY", "SUCCESS"])
+        world.inject("e@b.example", dsn_notify=[])
         self.assertEqual(
             [line for line in talker.said if line.startswith("RCPT")][1:],
             ["RCPT TO:<d@b.example> NOTIFY=DELAY,SUCCESS", "RCPT TO:<e@b.example> NOTIFY=NEVER"],
@@ -166,7 +170,7 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(
             talker.said[1:3],
             [
-                "MAIL FROM:<a@sender.example> RET=HDRS ENVID=QQ314159",
+                "MAIL FROM:<a@sender.example> RET=HDRS ENVID=QQ+2B314",
                 "RCPT TO:<c@b.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;c@b.example",
             ],
         )

@@ -128,8 +128,7 @@ class ScramTests(SynchronousTestCase):
         """Escapes in names are resolved; a name may be repeated as whom to act for."""
         for sent, meant in ((b"a=2Cb=3Dc", b"a,b=c"), (b"user", b"user")):
             asked: list[bytes] = []
-            mechanism = ScramMechanism(NONCE, lambda name,
-            asked=asked: asked.append(name) or SALT)  # type: ignore[misc]
+            mechanism = ScramMechanism(NONCE, lambda name, asked=asked: asked.append(name) or SALT)  # type: ignore[misc]
             mechanism.next(b"y,a=" + sent + b",n=" + sent + b",r=abc,x=later")
             self.assertEqual(asked, [meant])
 

@@ -94,7 +94,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(
             offer,
             b"250-mx.example.com\r\n250-PIPELINING\r\n250-SIZE 1000\r\n250-8BITMIME\r\n"
-            b"250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n250-ENHANCEDSTATUSCODES\r\n"
+            b"250-SMTPUTF8\r\n250-CHUNKING\r\n250-ENHANCEDSTATUSCODES\r\n"
             b"250-LIMITS MAILMAX=10000 RCPTMAX=3\r\n250 STARTTLS\r\n",
         )
         machine.receive_data(lines("STARTTLS"))

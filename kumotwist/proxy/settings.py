@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from attrs import define
 
+from kumotwist.logins import CHECKER
 from kumotwist.settings import setting
 from kumotwist.settings.types import (
     BOOLEAN,
-    CRED_CHECKER,
     DURATION,
     NETWORKS,
     PORTS,
@@ -39,7 +39,7 @@ class ProxySettings:
         default=False,
     )
     auth: str | None = setting(
-        CRED_CHECKER,
+        CHECKER,
         "Who may log in: a Twisted cred plugin string, such as `file:/etc/kumo/proxy-users`.",
         default=None,
     )

@@ -9,6 +9,7 @@ from kumotwist.message.queued import QueuedMessage
 from kumotwist.smtp.client import OutgoingTransaction
 from kumotwist.wire.smtp.capabilities import Capabilities
 from kumotwist.wire.smtp.data import canonical
+from kumotwist.wire.smtp.syntax import encode_xtext
 
 __all__ = ["most_transactions", "outgoing", "within_limits"]
 
@@ -58,20 +59,26 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
         body_8bit=has_8bit,
         # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
         smtputf8=has_8bit and bool(first.meta.get("smtputf8")),
-        ret=_word(first, "ret"),
-        envid=_word(first, "envid"),
-        notify=tuple(_word(message, "notify") for message in batch),
-        orcpt=tuple(_word(message, "orcpt") for message in batch),
+        ret=str(first.meta.get("dsn_ret", "")),
+        envid=encode_xtext(str(first.meta.get("dsn_envid", ""))),
+        notify=tuple(_notify(message) for message in batch),
+        orcpt=tuple(_original_recipient(message) for message in batch),
     )
 
 
-def _word(message: QueuedMessage, key: str) -> str:
-    """A parameter of the delivery reports that the sender wants, as it stood in its command; a list
-    of words stands for NOTIFY, an empty one for NEVER."""
-    value = message.meta.get(key)
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "NEVER"
-    return value if isinstance(value, str) else ""
+def _notify(message: QueuedMessage) -> str:
+    """When the sender wants to be told (RFC 3461, 4.1); empty if it did not say."""
+    events = message.meta.get("dsn_notify")
+    return "" if events is None else ",".join(events) or "NEVER"
+
+
+def _original_recipient(message: QueuedMessage) -> str:
+    """Whom the sender wrote to in the first place, as ORCPT says it (RFC 3461, 4.2)."""
+    kind, _, address = str(message.meta.get("dsn_orcpt", "")).partition(";")
+    if not address:
+        return ""
+    # Addresses of this kind have escapes of their own (RFC 6533, 3).
+    return f"{kind};{address if kind == 'utf-8' else encode_xtext(address)}"
 
 
 def _fitting(body: bytes, capabilities: Capabilities) -> bytes:

@@ -38,7 +38,6 @@ from kumotwist.settings.numbers import (
 )
 from kumotwist.settings.words import (
     BOOLEAN,
-    CRED_CHECKER,
     READABLE_FILE,
     SECRET,
     TEXT,
@@ -48,7 +47,6 @@ from kumotwist.settings.words import (
 
 __all__ = [
     "BOOLEAN",
-    "CRED_CHECKER",
     "DOMAIN",
     "DURATION",
     "HOST_NAME",

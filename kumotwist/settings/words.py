@@ -8,7 +8,6 @@ from kumotwist.settings.kind import SettingType
 
 __all__ = [
     "BOOLEAN",
-    "CRED_CHECKER",
     "READABLE_FILE",
     "SECRET",
     "TEXT",
@@ -132,25 +131,3 @@ def _parse_readable_file(text: str) -> str:
 
 
 READABLE_FILE: SettingType[str] = SettingType("file", _parse_readable_file)
-
-
-def _parse_checker(text: str) -> str:
-    value = _parse_text(text)
-    kind, _, argument = value.partition(":")
-    if kind == "file":
-        path = argument.partition(":")[0]
-        if not os.access(path, os.R_OK) or os.path.isdir(path):
-            raise ValueError(f"cannot read {path!r} (file:PATH, with lines of NAME:PASSWORD)")
-    return value
-
-
-def _mask_checker(value: str) -> str:
-    """Hide what may be a password: all but the path of a file."""
-    kind, colon, _ = value.partition(":")
-    return value if kind == "file" else f"{kind}{colon}{'********' if colon else ''}"
-
-
-#: Who may log in: a Twisted cred plugin string, such as C{file:PATH}.
-CRED_CHECKER: SettingType[str] = SettingType(
-    "Twisted cred plugin", _parse_checker, _mask_checker, reveal=str
-)

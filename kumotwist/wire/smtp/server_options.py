@@ -63,7 +63,6 @@ class ServerOptions:
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
-            "DSN",
             "ENHANCEDSTATUSCODES",
             f"LIMITS MAILMAX={self.max_messages} RCPTMAX={self.max_recipients}",
         )

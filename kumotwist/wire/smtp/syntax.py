@@ -26,6 +26,7 @@ __all__ = [
     "ascii_domain",
     "decode_xtext",
     "domain_of",
+    "encode_xtext",
     "parse_mailbox",
     "parse_parameters",
     "parse_path",
@@ -53,6 +54,7 @@ _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE)
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~{_WIDE}]++))?")
 
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*+")
+_NOT_XTEXT = re.compile(r"[^!-*,-<>-~]")
 _HEX = re.compile(r"\+([0-9A-F]{2})")
 
 
@@ -202,6 +204,11 @@ def decode_xtext(text: str) -> str:
     if not (decoded.isascii() and decoded.isprintable()):
         raise CommandSyntaxError("the xtext hides a character that cannot be printed")
     return decoded
+
+
+def encode_xtext(text: str) -> str:
+    """Write printable ASCII as C{xtext} (RFC 3461, 4)."""
+    return _NOT_XTEXT.sub(lambda match: f"+{ord(match.group()):02X}", text)
 
 
 def parse_parameters(text: str) -> dict[str, str | None]:
