@@ -83,7 +83,7 @@ class Torture(TestCase):
         *,
         pace: float = 0.0,
         finish: Callable[[], object] = lambda: None,
-        settle: float = 60.0,
+        settle: float = 240.0,
     ) -> Injector:
         """Break things while mail flows, then wait until everything has arrived, and judge."""
         injector = Injector(port, self.connections, pace)
