@@ -22,6 +22,7 @@ need smtp-source postfix
 need smtp-sink postfix
 need curl curl
 need openssl openssl
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing libfaketime"
 need sshd openssh-server
 need ssh openssh-client
 need ssh-keygen openssh-client
