@@ -58,7 +58,8 @@ def run(client: SOCKS5Client, pieces: Iterator[bytes]) -> tuple[list[Event], byt
     over = False
     for piece in pieces:
         if over:
-            left += piece
+            # After a refusal there is no stream that anything could belong to.
+            left += piece if client.phase == "established" else b""
             continue
         client.receive_data(piece)
         while (event := client.next_event()) is not NEED_DATA:
