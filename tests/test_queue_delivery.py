@@ -452,15 +452,27 @@ class PauseTests(SynchronousTestCase):
         self.successResultOf(stopped)
         self.assertEqual(world.kinds(), ["Delivery"])
 
-    def test_stop_aborts_what_hangs(self) -> None:
-        """A session that hangs is aborted after the patience; its message stays as it was."""
+    def test_stop_while_connecting(self) -> None:
+        """A connection that is only being made is given up at once."""
         world = World(ONE_HOST)
         world.network.servers["192.0.2.1", 25] = Factory.forProtocol(Protocol)
         (message,) = world.inject("c@b.example")
         stopped = world.scheduler.stop(30.0)
         world.network.settle()
-        self.assertNoResult(stopped)
-        world.network.pass_time(31)
         self.successResultOf(stopped)
         self.assertEqual(world.spool.messages[message.id].attempts, 0)
         self.assertEqual(world.kinds(), [])
+
+    def test_stop_records_what_may_be_a_copy(self) -> None:
+        """A transaction that hangs after the final dot is cut off, and its record says so."""
+        world = World(ONE_HOST)
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", LostSessionTests.EHLO, b"250 ok\r\n250 ok\r\n354 go\r\n"
+        )
+        (message,) = world.inject("c@b.example")
+        stopped = world.scheduler.stop(30.0)
+        world.network.pass_time(31)
+        self.successResultOf(stopped)
+        (record,) = world.records()
+        self.assertIn("more than once", record["response"]["content"])
+        self.assertEqual(world.spool.messages[message.id].attempts, 0)

@@ -15,6 +15,7 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectBindError, ConnectingCancelledError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -147,6 +148,8 @@ class FailoverEndpoint:
 class _Walk:
     """One C{connect}: ends once, by the first success, the destination's answer, or the end."""
 
+    _log = Logger()
+
     def __init__(
         self,
         reactor: Any,
@@ -157,6 +160,7 @@ class _Walk:
         factory: IProtocolFactory,
     ) -> None:
         self._reactor = reactor
+        self._several = len(proxies) > 1
         self._left = list(proxies)
         self._through = through
         self._hop = hop
@@ -215,12 +219,12 @@ class _Walk:
         for slower in self._running:
             # It had begun earlier, and did not get there.
             why = f"{proxy.name} got through while nothing was heard of {slower.name}"
-            slower.health.failed(self._reactor.seconds(), why)
+            self._note_failure(slower, why)
         if self._hop.protocol == "haproxy":
             # HAProxy has only taken the connection; what comes of it shows later.
             proxy.health.end_try("", self._reactor.seconds())
         else:
-            proxy.health = Health()
+            self._note_success(proxy)
         self._finish()
         self._result.callback(protocol)
 
@@ -234,7 +238,7 @@ class _Walk:
             self._answered(failure, proxy)
             return
         if not isinstance(error, _CHOOSY) and not isinstance(error.cause, ConnectBindError):
-            proxy.health.failed(self._reactor.seconds(), error.problem)
+            self._note_failure(proxy, error.problem)
         self._errors.append((proxy, error))
         if self._left and self._reactor.seconds() < self._ends:
             if self._timer is not None:
@@ -247,9 +251,23 @@ class _Walk:
     def _answered(self, failure: Failure, proxy: Proxy) -> None:
         """The destination's answer, or something that no proxy can help."""
         if isinstance(failure.value, EgressError) and failure.value.blames == "destination":
-            proxy.health = Health()
+            self._note_success(proxy)
         self._finish()
         self._result.errback(failure)
+
+    def _note_failure(self, proxy: Proxy, reason: str) -> None:
+        if self._several and not proxy.health.troubled:
+            # The mail goes on through the others: nothing else would tell.
+            self._log.warn(
+                "proxy {proxy} fails and is passed over for a while: {reason}",
+                proxy=proxy.name, reason=reason,
+            )  # fmt: skip
+        proxy.health.failed(self._reactor.seconds(), reason)
+
+    def _note_success(self, proxy: Proxy) -> None:
+        if self._several and proxy.health.troubled:
+            self._log.info("proxy {proxy} works again", proxy=proxy.name)
+        proxy.health = Health()
 
     def _summary(self) -> Exception:
         """One error for all: a proxy that works and refused this destination knows it best."""

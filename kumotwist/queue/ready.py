@@ -255,10 +255,10 @@ class ReadyQueue:
     # -- the end ----------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        """Start nothing more; sessions end after the transaction that they are in."""
+        """Start nothing more; sessions end after the transaction that they are in, if any."""
         self._stopping = True
-        for session in self._idle[:]:
-            session.wake()
+        for session in list(self._sessions):
+            session.stop()
 
     def abort(self) -> None:
         """End every session now."""

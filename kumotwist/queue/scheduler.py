@@ -241,9 +241,11 @@ class Scheduler:
         self._look_up(queue, fresh, settings)
 
     def _is_too_old(self, message: QueuedMessage) -> bool:
-        settings = self._queues.resolve(message.queue)
-        now: float = self._reactor.seconds()
-        return now > expiry(settings, message.created) + LAST_CALL
+        expires = expiry(self._queues.resolve(message.queue), message.created)
+        # The last attempt is due when the time is over; a timer that is late does not cancel it.
+        grace = LAST_CALL if message.due == expires else 0.0
+        late: bool = self._reactor.seconds() > expires + grace
+        return late
 
     def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
         waiting = self._lookups[queue] = [first]

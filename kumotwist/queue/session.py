@@ -64,6 +64,13 @@ class DeliverySession:
             wakeup, self._wakeup = self._wakeup, None
             wakeup.callback(None)
 
+    def stop(self) -> None:
+        """The node ends: finish a transaction that is under way, and begin nothing."""
+        if self._client is None:
+            self.abort()
+        else:
+            self.wake()
+
     def abort(self) -> None:
         """End now; messages under way stay in the spool as they are."""
         self._aborted = True
@@ -227,9 +234,6 @@ class DeliverySession:
 
         @return: messages to try with the next host.
         """
-        if self._aborted:
-            # The node ends: the spool has them as they were, the next process tries again.
-            return []
         verdict = judge_session(failure, self._dialler.way(self._facts.host), reused=reused)
         results = failure.outcome.results if failure.outcome is not None else ()
         turned_away = []
@@ -239,6 +243,11 @@ class DeliverySession:
                 self._context.fates.delivered(message, result.reply, self._facts)
             elif result is not None and result.permanent:
                 self._failed(message, judge_result(result))
+            elif self._aborted:
+                # The node ends: the spool has it as it was, the next process tries again. What
+                # may be a copy then is recorded now.
+                if verdict.possible_duplicate:
+                    self._held_up([message], verdict)
             elif verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:

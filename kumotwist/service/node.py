@@ -238,6 +238,10 @@ class Node(MultiService):
 
     async def _stop(self) -> None:
         self._reception.closed = _STOPPING
+        self._log.info(
+            "stopping; transactions under way are finished first, for at most {patience:.0f} s",
+            patience=STOP_PATIENCE,
+        )
         draining = [factory.stop_accepting() for factory in self._factories]
         draining.append(self._scheduler.stop(STOP_PATIENCE))
         await DeferredList(draining, consumeErrors=True)
