@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
 import shutil
 import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -177,17 +178,9 @@ class KumoProxyMixin:
         self.start()
 
         def scenario(trial: Trial) -> tuple[int, int]:
-            client, destination = trial.session()
-            pieces = 8
-            with contextlib.ExitStack() as stack:
-                results = [
-                    stack.enter_context(_reading(wire, len(MEGABYTE) * pieces))
-                    for wire in (client, destination)
-                ]
-                for _ in range(pieces):
-                    client.socket.sendall(MEGABYTE)
-                    destination.socket.sendall(MEGABYTE)
-            return results[0].number, results[1].number
+            client, destination = (Duplex(wire, 8) for wire in trial.session())
+            _exchange(client, destination)
+            return client.received, destination.received
 
         self.assertEqual(await self.play(scenario), (8 << 20, 8 << 20))
         counters = self.service.counters
@@ -291,31 +284,53 @@ class KumoProxyMixin:
         await until(lambda: self.service.status == "stopped", "the end")
 
 
-@contextlib.contextmanager
-def _reading(wire: Wire, number: int) -> Iterator[Any]:
-    """Read so many octets of a repeated megabyte in a thread of its own, and compare them."""
-    import threading
+class Duplex:
+    """One end of a connection that sends and receives the same number of octets at once.
 
-    class Result:
-        number = 0
+    All in one thread: two threads may not use one TLS connection at the same time.
+    """
 
-    result = Result()
+    def __init__(self, wire: Wire, pieces: int) -> None:
+        wire.socket.setblocking(False)
+        self.socket = wire.socket
+        self.received = 0
+        self._whole = len(MEGABYTE) * pieces
+        self._sent = 0
 
-    def read() -> None:
-        while result.number < number:
-            piece = wire.socket.recv(1 << 16)
-            if not piece:
-                return
-            at = result.number % len(MEGABYTE)
-            expected = (MEGABYTE + MEGABYTE)[at : at + len(piece)]
-            if piece != expected:
-                raise AssertionError(f"octets out of order at {result.number}")
-            result.number += len(piece)
+    @property
+    def done(self) -> bool:
+        """Whether everything went out and everything came in."""
+        return self._sent == self._whole and self.received == self._whole
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    yield result
-    thread.join()
+    def turn(self) -> bool:
+        """Send and receive what can be at this moment; return whether something moved."""
+        before = self._sent + self.received
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if self._sent < self._whole:
+                self._sent += self.socket.send(MEGABYTE[self._sent % len(MEGABYTE) :])
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            while self.received < self._whole:
+                self._take(self.socket.recv(1 << 16))
+        return self._sent + self.received > before
+
+    def _take(self, piece: bytes) -> None:
+        at = self.received % len(MEGABYTE)
+        if not piece or piece != (MEGABYTE + MEGABYTE[: 1 << 16])[at : at + len(piece)]:
+            raise AssertionError(f"an end or other octets after {self.received}: {piece[:80]!r}")
+        self.received += len(piece)
+
+
+def _exchange(*ends: Duplex) -> None:
+    """Let all ends send and receive until each is done."""
+    last = time.monotonic()
+    while not all(end.done for end in ends):
+        if sum(end.turn() for end in ends):
+            last = time.monotonic()
+            continue
+        if time.monotonic() - last > 30:
+            raise AssertionError(f"nothing moves after {[end.received for end in ends]} octets")
+        handles = [end.socket for end in ends if not end.done]
+        select.select(handles, [], [], 0.01)
 
 
 class HalfCloseMixin:
