@@ -9,7 +9,7 @@ MESSAGES ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts torture bench-proxy bench-proxy-idle bench-spool reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-proxy bench-proxy-idle bench-spool reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -60,6 +60,9 @@ unit: $(VENV)/.installed-dev ## unit tests only
 
 integration: $(VENV)/.installed-dev ## integration tests only
 	@'$(bin)/python' -m tests.run integration
+
+test-netns: $(VENV)/.installed-dev ## two MTAs, a proxy and an MX on network namespaces of their own (needs root)
+	@'$(bin)/python' -m tests.run tests.netns
 
 lint: $(VENV)/.installed-dev ## ruff's checks, formatting and mypy; changes nothing
 	@'$(bin)/ruff' check .

@@ -46,11 +46,12 @@ class Kumo(Child):
         state: Path,
         port: int,
         options: Sequence[str] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.config_path = config_path
         self.state = state
         self.port = port
-        command = twistd(*options, "kumo", "-c", str(config_path))
+        command = [*prefix, *twistd(*options, "kumo", "-c", str(config_path))]
         super().__init__(test, "kumo", command, directory=config_path.parent)
 
     def records(self, **wanted: object) -> list[Record]:
@@ -119,6 +120,7 @@ async def start_kumo(
     wait: bool = True,
     names: Mapping[str, object] | None = None,
     options: Sequence[str] = (),
+    prefix: Sequence[str] = (),
 ) -> Kumo:
     """Start the MTA and wait until it takes mail.
 
@@ -128,6 +130,7 @@ async def start_kumo(
     @param wait: whether to wait until the listener takes mail.
     @param names: texts for the C{<NAME>} in the configuration.
     @param options: of twistd itself.
+    @param prefix: a command that runs the rest of its line, somewhere else than here.
     """
     directory = Path(test.mktemp()).absolute()
     directory.mkdir(parents=True)
@@ -136,7 +139,7 @@ async def start_kumo(
     text = base.format(state=state, port=port) + fill_in(config, names or {})
     config_path = directory / "kumo.ini"
     config_path.write_text(text, encoding="utf-8")
-    kumo = Kumo(test, config_path, state, port, options)
+    kumo = Kumo(test, config_path, state, port, options, prefix)
     if wait:
         await kumo.wait_until_ready()
     return kumo

@@ -5,8 +5,10 @@ It runs in the test's own reactor and shares no code with the product.
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable
+from typing import Any, cast
 
 import attrs
 import trustme
@@ -328,16 +330,25 @@ def start_sink(
     host: str = "127.0.0.1",
     port: int | None = None,
     tls: CertificateOptions | None = None,
+    handle: socket.socket | None = None,
 ) -> Sink:
     """Start a mail host in the test's reactor; it is gone when the test is over.
 
     @param port: its port; a free one if absent.
     @param tls: the server's side of TLS; without it STARTTLS is not offered.
+    @param handle: a socket that listens there already; it is taken over.
     """
     sink = Sink(tls)
     sink.host = host
     sink.port = free_port(host) if port is None else port
-    listening: IListeningPort = global_reactor.listenTCP(sink.port, sink, interface=host)
+    listening: IListeningPort
+    if handle is None:
+        listening = global_reactor.listenTCP(sink.port, sink, interface=host)
+    else:
+        with handle:
+            handle.setblocking(False)
+            adopt = cast(Any, global_reactor).adoptStreamPort
+            listening = adopt(handle.fileno(), handle.family, sink)
 
     async def stop() -> None:
         await maybeDeferred(listening.stopListening)
