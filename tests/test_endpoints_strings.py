@@ -150,6 +150,22 @@ class PluginTests(SynchronousTestCase):
             ProxyHop("haproxy", "[2001:db8::5]:2526", "[2001:db8::9]:0", "[2001:db8::1]:25"),
         )
 
+    def test_haproxy_facts(self) -> None:
+        """haproxy: takes what else the header shall say."""
+        reactor = MemoryReactorClock()
+        endpoint = clientFromString(
+            reactor,
+            r"haproxy:192.0.2.1:25:server=10.0.5.10\:2526:source=10.0.0.2"
+            r":uniqueId=session-7:authority=mx.example:alpn=smtp",
+        )
+        endpoint.connect(Applications())
+        _, transport = accept(reactor, reactor.tcpClients[0][2])
+        self.assertTrue(
+            transport.value().endswith(
+                b"\x05\x00\x09session-7\x02\x00\x0amx.example\x01\x00\x04smtp"
+            )
+        )
+
     def test_nested_in_tls(self) -> None:
         """Twisted's tls: takes ours as the connection below it."""
         reactor = MemoryReactorClock()
@@ -302,6 +318,10 @@ class WrongStringTests(SynchronousTestCase):
             (r"socks5:192.0.2.1:25:server=a\:1:timeout=nan", "timeout: 'nan' is not"),
             (r"socks5:192.0.2.1:25:server=a:1", r"server: neither HOST\:PORT nor"),
             (r"socks5:192.0.2.1:25:26:server=a\:1", "1 argument(s) too many"),
+            (
+                rf"haproxy:192.0.2.1:25:server=a\:1:source=10.0.0.1:uniqueId={'x' * 129}",
+                "a unique id of 129 octets (128 are possible)",
+            ),
             (r"haproxy:192.0.2.1:25:server=a\:1", "source: missing (such as source=10.0.0.1)"),
             (r"haproxy:mx.example:25:server=a\:1:source=10.0.0.1", "host: 'mx.example' is a name"),
             (r"haproxy:192.0.2.1:25:server=a\:1:source=\:\:1", "source: ::1 is not of the same"),

@@ -7,6 +7,7 @@ wrong is told by the errors of these; nothing is done again here.
 from __future__ import annotations
 
 import ipaddress
+import uuid
 from types import MappingProxyType
 from typing import Any
 
@@ -182,7 +183,14 @@ async def probe(
     found = Probe(HostPort(str(address), port))
     began = reactor.seconds()
     try:
-        endpoint = way.source.endpoint(reactor, address, port, timeout, observe=stopwatch.around)
+        endpoint = way.source.endpoint(
+            reactor,
+            address,
+            port,
+            timeout,
+            observe=stopwatch.around,
+            session_id=f"check-{uuid.uuid4().hex}",
+        )
         connecting = endpoint.connect(_VisitorFactory(visitor))
         await connecting.addTimeout(timeout + _GRACE, reactor)
     except CancelledError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -12,12 +12,14 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectBindError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from kumotwist.egress.header_facts import header_tlvs
 from kumotwist.egress.proxies import FailoverEndpoint, Proxy, ProxyGroup
 from kumotwist.egress.source_settings import ProxyServer, SourceSettings
 from kumotwist.egress.suspension import Suspension
 from kumotwist.endpoints import EndpointTemplate, haproxyEndpoint, server_endpoint, socks5Endpoint
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.settings.types import HostPort
+from kumotwist.wire.proxy_v2 import Tlv
 
 __all__ = ["EXHAUSTED", "Source"]
 
@@ -117,6 +119,8 @@ class Source:
         timeout: float,
         *,
         observe: Observer | None = None,
+        session_id: str = "",
+        host_name: str = "",
     ) -> IStreamClientEndpoint:
         """The way to a destination.
 
@@ -124,6 +128,8 @@ class Source:
         @param timeout: seconds for everything until the stream to the destination stands.
         @param observe: is given the way to the proxy and returns what is used instead of it,
             such as a wrapper that takes the time; not for a source that is an endpoint string.
+        @param session_id: of the delivery session, for what HAProxy is told of it.
+        @param host_name: of the destination, likewise.
         """
         if self._template is not None:
             return self._template.endpoint(reactor, str(address), port)
@@ -135,8 +141,10 @@ class Source:
             endpoint: IStreamClientEndpoint = kind(reactor, str(address), port, timeout, bind)
             return endpoint
 
+        tlvs = header_tlvs(self.settings.ha_proxy_tlvs, session_id, host_name)
+
         def through(proxy: Proxy, seconds: float) -> IStreamClientEndpoint:
-            return self._through(reactor, proxy, address, port, seconds, observe)
+            return self._through(reactor, proxy, address, port, seconds, observe, tlvs)
 
         if len(group.proxies) == 1:
             return through(group.proxies[0], timeout)
@@ -155,6 +163,7 @@ class Source:
         port: int,
         timeout: float,
         observe: Observer | None,
+        tlvs: Sequence[Tlv],
     ) -> IStreamClientEndpoint:
         settings = self.settings
         local = _towards(proxy.server, settings.source_address)
@@ -180,6 +189,7 @@ class Source:
                 source=source,
                 timeout=timeout,
                 server_name=proxy.name,
+                tlvs=tlvs,
             )
         return socks5Endpoint(
             reactor,

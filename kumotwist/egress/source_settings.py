@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from kumotwist.egress.header_facts import HEADER_FACTS, HeaderFact
 from kumotwist.egress.suspension import SUSPENSION, Suspension
 from kumotwist.endpoints import EndpointTemplate
 from kumotwist.settings import Problem, SettingType, setting
@@ -169,6 +170,13 @@ class SourceSettings:
         "The address that HAProxy must send from, or one of each family.",
         default=None,
     )
+    ha_proxy_tlvs: tuple[HeaderFact, ...] = setting(
+        HEADER_FACTS,
+        "What else HAProxy is told of each connection, for its log and its rules: `unique-id` "
+        "(the `session_id` of the delivery records), `authority` (the name of the destination's "
+        "host; `authority=NAME` for another), `alpn=NAME`.",
+        default=(),
+    )
     source_address: tuple[IPAddress, ...] | None = setting(
         ADDRESSES,
         "The local address to send from, or one of each family; with a proxy, the local address "
@@ -260,6 +268,11 @@ class SourceSettings:
             yield Problem(
                 ("ha_proxy_source_address", "ha_proxy_server"),
                 "there is no proxy to use it with (ha_proxy_server = HOST:PORT)",
+            )
+        if self.ha_proxy_tlvs and self.ha_proxy_server is None:
+            yield Problem(
+                ("ha_proxy_tlvs", "ha_proxy_server"),
+                "there is no HAProxy to tell (ha_proxy_server = HOST:PORT)",
             )
         if self.ha_proxy_server is not None and self.ha_proxy_source_address is None:
             yield Problem(

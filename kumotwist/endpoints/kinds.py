@@ -29,11 +29,13 @@ from kumotwist.endpoints.strings import fill, join_arguments, placeholders, spli
 from kumotwist.endpoints.tcp import tcp_endpoint
 from kumotwist.endpoints.tls import TLSCredentials
 from kumotwist.settings.types import parse_host_port
+from kumotwist.wire.proxy_v2 import Tlv, TlvType
 from kumotwist.wire.socks5.client import IPAddress
 
 __all__ = ["Maker", "parse_arguments", "parse_server", "parse_string"]
 
 _TWISTEDS_OWN = frozenset({"ssl", "unix"})
+_TLVS = {"uniqueId": TlvType.UNIQUE_ID, "authority": TlvType.AUTHORITY, "alpn": TlvType.ALPN}
 _PROXY_TIMEOUT = 60.0
 _TCP_TIMEOUT = 30.0
 
@@ -215,16 +217,20 @@ class _HTTPConnect(_ThroughProxy):
 
 @define(frozen=True, kw_only=True)
 class _HAProxy(_ThroughProxy):
-    """C{haproxy:HOST:PORT:server=SERVER:source=ADDR[:timeout=60]}."""
+    """C{haproxy:HOST:PORT:server=SERVER:source=ADDR[:timeout=60]}, and what else the header says:
+    C{[:uniqueId=ID][:authority=NAME][:alpn=NAME]}."""
 
     source: IPAddress
+    tlvs: tuple[Tlv, ...]
 
     @classmethod
     def parse(cls, arguments: Arguments) -> _HAProxy:
         target = Target.take(arguments)
         timeout, server = _take_server(arguments)
         source = parse_ip(arguments.require("source", "source=10.0.0.1"), "source")
-        made = cls(target=target, server=server, source=source, timeout=timeout)
+        facts = ((kind, arguments.take(name)) for name, kind in _TLVS.items())
+        tlvs = tuple(Tlv(kind, text.encode()) for kind, text in facts if text is not None)
+        made = cls(target=target, server=server, source=source, tlvs=tlvs, timeout=timeout)
         return made.checked(source)
 
     def wrap(
@@ -238,6 +244,7 @@ class _HAProxy(_ThroughProxy):
             source=self.source,
             timeout=self.timeout,
             server_name=self.server.name,
+            tlvs=self.tlvs,
         )
 
 

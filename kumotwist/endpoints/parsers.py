@@ -27,7 +27,8 @@ class EndpointParser:
 
         socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]
         http-connect:HOST:PORT:server=SERVER[:username=U:password=P][:timeout=60]
-        haproxy:HOST:PORT:server=SERVER:source=ADDR[:timeout=60]
+        haproxy:HOST:PORT:server=SERVER:source=ADDR
+            [:uniqueId=ID][:authority=NAME][:alpn=NAME][:timeout=60]
 
     SERVER is C{HOST\\:PORT} or a quoted client endpoint string.
 

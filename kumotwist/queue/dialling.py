@@ -135,7 +135,12 @@ class Dialler:
             )
         )
         endpoint = source.endpoint(
-            self._context.reactor, target.address, target.port, path.connect_timeout
+            self._context.reactor,
+            target.address,
+            target.port,
+            path.connect_timeout,
+            session_id=self._session_id,
+            host_name=target.host.name,
         )
         client: Any = await endpoint.connect(factory)
         assert isinstance(client, ESMTPClient)
