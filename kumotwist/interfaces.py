@@ -96,8 +96,13 @@ class ISpool(Interface):
         @raise kumotwist.spool.SpoolError: (in the Deferred) it cannot be used; the text says why.
         """
 
-    def store(body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
+    def store(
+        body: bytes, messages: Sequence[QueuedMessage], replaced: Sequence[QueuedMessage] = ()
+    ) -> Deferred[None]:
         """Keep a body and the messages that share it: all of them, or none.
+
+        @param replaced: messages to forget in the same commit, as L{remove} does, if these are
+            kept, and only then: at no moment are there both, or neither.
 
         Sets C{body_key} of each, at once; it is 0 again if the store fails. Fails with
         L{kumotwist.spool.SpoolFullError} or another L{kumotwist.spool.SpoolError}; then

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.message import Failure, QueuedMessage, build_report, wants_report
+from kumotwist.message import Notice, QueuedMessage, build_report, wants_report
 from kumotwist.message.report import MAX_RETURNED_HEADER, MAX_RETURNED_MESSAGE
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 
@@ -30,7 +30,7 @@ MESSAGE = QueuedMessage(
     attempts=3,
 )
 REPLY = Reply(550, EnhancedCode(5, 1, 1), ("no such user here",), "RCPT TO:<you@example.org>")
-FAILURE = Failure(
+FAILURE = Notice(
     reason="The receiving server does not accept mail for this address.",
     reply=REPLY,
     remote_name="mx.example.org",
@@ -43,7 +43,7 @@ STRICT = email.policy.SMTP.clone(raise_on_defect=True)
 
 
 def report(
-    original: bytes = ORIGINAL, failure: Failure = FAILURE, **changes: Any
+    original: bytes = ORIGINAL, failure: Notice = FAILURE, **changes: Any
 ) -> tuple[bytes, EmailMessage]:
     """Build a report and read it back, defects being errors."""
     message = attrs.evolve(MESSAGE, **changes)
@@ -193,12 +193,12 @@ class ReportTests(SynchronousTestCase):
             (Reply(550, EnhancedCode(2, 1, 5), ("no",)), "5.0.0"),
             (Reply(552, EnhancedCode(5, 2, 2), ("full",)), "5.2.2"),
         ]:
-            failure = Failure(reason="no", reply=reply)
+            failure = Notice(reason="no", reply=reply)
             self.assertEqual(str(failure.reported_status()), expected)
 
     def test_nothing_known(self) -> None:
         """A failure before any host was reached has no remote host and no answer."""
-        _, parsed = report(failure=Failure(reason="The domain does not exist."))
+        _, parsed = report(failure=Notice(reason="The domain does not exist."))
         _, of_recipient = status(parsed)
         self.assertNotIn("Remote-MTA", of_recipient)
         self.assertNotIn("Diagnostic-Code", of_recipient)

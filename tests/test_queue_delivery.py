@@ -476,3 +476,43 @@ class PauseTests(SynchronousTestCase):
         (record,) = world.records()
         self.assertIn("more than once", record["response"]["content"])
         self.assertEqual(world.spool.messages[message.id].attempts, 0)
+
+
+class ReportTests(SynchronousTestCase):
+    """Who tells a sender of success (RFC 3461, 5.2)."""
+
+    def test_relayed(self) -> None:
+        """A host without DSN does not: the sender gets a report that says relayed."""
+        world = World({**ONE_HOST, "sender.example": ["A 192.0.2.9"]})
+        world.sink("192.0.2.1")
+        home = world.sink("192.0.2.9")
+        world.inject("c@b.example", "d@b.example", dsn_notify=["SUCCESS"])
+        assert isinstance(home.reception, SinkReception)
+        self.assertEqual(home.reception.counts["messages"], 2)
+        self.assertEqual(world.kinds().count("Delivery"), 4)
+        self.assertEqual(world.spool.messages, {})
+
+    def test_passed_on(self) -> None:
+        """A host with DSN was told in its RCPT, and there is no report."""
+        world = World(ONE_HOST)
+        heard = recorded(world, b"250-mx\r\n250 DSN\r\n")
+        world.inject("c@b.example", dsn_notify=["SUCCESS"], dsn_envid="QQ1")
+        self.assertIn(b"MAIL FROM:<a@sender.example> ENVID=QQ1\r\n", heard)
+        self.assertIn(b"RCPT TO:<c@b.example> NOTIFY=SUCCESS\r\n", heard)
+        self.assertEqual((world.kinds(), world.spool.messages), (["Delivery"], {}))
+
+
+def recorded(world: World, hello: bytes) -> list[bytes]:
+    """Put a server at 192.0.2.1 that takes a message, and remembers what it has heard."""
+    heard: list[bytes] = []
+
+    class Recorded(Scripted):
+        def dataReceived(self, data: bytes) -> None:
+            heard.append(data)
+            super().dataReceived(data)
+
+    factory = Factory()
+    replies = [b"220 hi\r\n", hello, b"250 a\r\n", b"250 b\r\n", b"354 c\r\n", b"250 d\r\n"]
+    factory.protocol = lambda: Recorded(list(replies))
+    world.network.servers["192.0.2.1", 25] = factory
+    return heard

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+import attrs
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.journal import Trace
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.bodies import Bodies
-from kumotwist.queue.fate import REPORT_RETRY, Fates
+from kumotwist.queue.fate import Fates
 from kumotwist.queue.recorder import AttemptFacts, Recorder
+from kumotwist.queue.reporting import REPORT_RETRY
 from kumotwist.queue.settings import QueuePattern, QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, internal_reply
 from kumotwist.settings.layers import Rule
@@ -168,6 +170,146 @@ class FailedTests(FateCase):
         self.assertIn("3 times", text)
         self.assertIn("Subject: hello", text)
         self.assertEqual(self.bodies.bytes, report.size)
+
+
+TAKEN = Reply.of(250, "2.1.5", "taken")
+
+
+class SuccessTests(FateCase):
+    """What a sender hears who wants to know of success (RFC 3461)."""
+
+    def wanted(self, *words: str, **meta: Any) -> QueuedMessage:
+        """A message whose sender wants to hear of some events."""
+        return self.message(meta={"dsn_notify": list(words), **meta})
+
+    def test_relayed(self) -> None:
+        """A host without DSN will not tell: the message was relayed, and its report is in the
+        spool in its place."""
+        message = self.wanted("SUCCESS", dsn_ret="FULL", dsn_envid="QQ1", dsn_orcpt="rfc822;x@y")
+        self.fates.delivered(message, TAKEN, FACTS)
+        self.assertEqual(self.kinds(), ["Delivery", "Reception"])
+        report, text = self.report()
+        self.assertEqual(list(self.spool.messages), [report.id])
+        self.assertEqual((report.sender, report.recipient), ("", "a@sender.example"))
+        for line in (
+            "Subject: Your message was passed on",
+            "Original-Envelope-Id: QQ1",
+            "Original-Recipient: rfc822;x@y",
+            "Action: relayed",
+            "Status: 2.1.5",
+            "Diagnostic-Code: smtp; 250 2.1.5 taken",
+            "Content-Type: text/rfc822-headers",
+        ):
+            self.assertIn(f"{line}", text)
+        # What was not lost does not come back (RFC 3461, 4.3).
+        self.assertNotIn("Hello.", text)
+
+    def test_host_with_dsn(self) -> None:
+        """A host that offers DSN was told, and sends the report itself."""
+        message = self.wanted("SUCCESS")
+        self.fates.delivered(message, TAKEN, attrs.evolve(FACTS, dsn=True))
+        self.assertEqual((self.kinds(), self.spool.messages), (["Delivery"], {}))
+
+    def test_mail_store(self) -> None:
+        """What a mail store takes over LMTP is delivered."""
+        facts = attrs.evolve(FACTS, delivery_protocol="LMTP")
+        self.fates.delivered(self.wanted("SUCCESS", "FAILURE"), Reply.of(250, None, "ok"), facts)
+        text = self.report()[1]
+        self.assertIn("Action: delivered", text)
+        self.assertIn("Status: 2.0.0", text)
+
+    def test_not_wanted(self) -> None:
+        """Nobody hears of success who did not ask for it, and the null sender never."""
+        for message in (
+            self.message(),
+            self.wanted(),
+            self.wanted("FAILURE", "DELAY"),
+            self.message(sender="", meta={"dsn_notify": ["SUCCESS"]}),
+        ):
+            self.fates.delivered(message, TAKEN, FACTS)
+        self.assertEqual(self.kinds(), ["Delivery"] * 4)
+        self.assertEqual(self.spool.messages, {})
+
+    def test_disk_is_full(self) -> None:
+        """A delivered message is never delivered again for want of room for its report."""
+        message = self.wanted("SUCCESS")
+
+        def refuse(*args: Any) -> Deferred[None]:
+            return fail(SpoolFullError("disk full"))
+
+        self.patch(self.spool, "store", refuse)
+        self.fates.delivered(message, TAKEN, FACTS)
+        self.assertEqual((self.spool.messages, self.requeued), ({}, []))
+        self.clock.advance(REPORT_RETRY)
+        del self.spool.store
+        self.clock.advance(REPORT_RETRY)
+        self.assertIn("Action: relayed", self.report()[1])
+        self.assertIn("Subject: hello", self.report()[1])
+
+    def test_sender_that_is_no_domain(self) -> None:
+        """A sender who cannot be told does not keep the message."""
+        message = self.message(sender="a@-.ß\u0301\u200b", meta={"dsn_notify": ["SUCCESS"]})
+        self.fates.delivered(message, TAKEN, FACTS)
+        self.assertEqual(self.spool.messages, {})
+
+
+class DelayTests(FateCase):
+    """What a sender hears of a message that is late."""
+
+    def fail_after(self, message: QueuedMessage, seconds: float) -> None:
+        """An attempt fails so long after the reception."""
+        self.clock.advance(message.created + seconds - self.clock.seconds())
+        self.fates.failed(message, LATER, FACTS)
+
+    def reports(self) -> list[str]:
+        """The texts of the reports so far."""
+        return [(each.body or b"").decode() for each in self.requeued if "reports_on" in each.meta]
+
+    def test_once(self) -> None:
+        """A sender who asked is told once, when the message is old enough, and told how long it
+        will be tried."""
+        message = self.message(meta={"dsn_notify": ["DELAY"]})
+        self.fail_after(message, 14399)
+        self.assertEqual(self.reports(), [])
+        for seconds in (14401, 20000, 30000):
+            self.fail_after(message, seconds)
+        (text,) = self.reports()
+        for line in ("Action: delayed", "Status: 4.4.1", "Will-Retry-Until: ", "cannot connect"):
+            self.assertIn(line, text)
+        self.assertNotIn(INTERNAL, text)
+        self.assertTrue(self.spool.messages[message.id].meta["dsn_delayed"])
+        self.assertEqual(len(self.spool.messages), 2)
+
+    def test_held_source(self) -> None:
+        """A message that waits for a source is late as well."""
+        message = self.message(meta={"dsn_notify": ["DELAY"]})
+        self.clock.advance(15000)
+        for _ in range(2):
+            self.fates.delayed(message, 10.0, internal_reply(451, "4.4.1", "all held"), "held")
+        self.assertEqual(len(self.reports()), 1)
+
+    def test_not_wanted(self) -> None:
+        """By default only senders who asked are told; never the null sender."""
+        self.fail_after(self.message(), 15000)
+        self.fail_after(self.message(meta={"dsn_notify": ["FAILURE"]}), 15000)
+        self.fail_after(self.message(meta={"dsn_notify": []}), 15000)
+        self.fail_after(self.message(sender="", meta={"dsn_notify": ["DELAY"]}), 15000)
+        self.assertEqual(self.reports(), [])
+
+    def test_by_default(self) -> None:
+        """C{delay_report_by_default} tells those who said nothing, and nobody else."""
+        self.build(MemorySpool(), delay_report_by_default=True, delay_report_after=60.0)
+        self.fail_after(self.message(), 61)
+        self.fail_after(self.message(meta={"dsn_notify": ["FAILURE"]}), 61)
+        self.assertEqual(len(self.reports()), 1)
+
+    def test_fails_in_the_end(self) -> None:
+        """After a report of the delay the failure is reported all the same."""
+        message = self.message(meta={"dsn_notify": ["DELAY", "FAILURE"]})
+        self.fail_after(message, 15000)
+        self.fates.failed(message, NO, FACTS)
+        self.assertEqual(len(self.reports()), 2)
+        self.assertNotIn(message.id, self.spool.messages)
 
 
 class WaitTests(FateCase):
@@ -331,7 +473,7 @@ class ReportTests(FateCase):
         def refuse(message: QueuedMessage) -> None:
             raise RuntimeError("a defect")
 
-        self.fates._requeue = refuse
+        self.fates._reporter._requeue = refuse
         self.fates.failed(self.message(), NO, FACTS)
         self.clock.advance(10 * REPORT_RETRY)
         self.assertEqual(len(self.spool.messages), 1)

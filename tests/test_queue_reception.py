@@ -43,11 +43,16 @@ class SlowSpool(MemorySpool):
         super().__init__()
         self.commits: list[Deferred[None]] = []
 
-    def store(self, body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
+    def store(
+        self,
+        body: bytes,
+        messages: Sequence[QueuedMessage],
+        replaced: Sequence[QueuedMessage] = (),
+    ) -> Deferred[None]:
         """Keep it at once, say so later."""
         done: Deferred[None] = Deferred()
         self.commits.append(done)
-        kept = super().store(body, messages)
+        kept = super().store(body, messages, replaced)
         return done.addCallback(lambda _: kept)
 
 

@@ -189,6 +189,19 @@ class SessionTests(ListenerTestCase):
                 protocol.dataReceived(hello)
                 self.assertEqual(transport.value().splitlines(True)[0][4:], line)
 
+    def test_reports_are_offered(self) -> None:
+        """A listener offers DSN, and takes its parameters (RFC 3461)."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(HELLO)
+        self.assertIn(b"250-DSN\r\n", transport.value())
+        transport.clear()
+        protocol.dataReceived(
+            b"MAIL FROM:<a@b.example> RET=HDRS ENVID=QQ1\r\n"
+            b"RCPT TO:<c@d.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;c@d.example\r\n"
+            b"RCPT TO:<c@d.example> NOTIFY=NEVER,DELAY\r\n"
+        )
+        self.assertEqual(self.codes(transport), [250, 250, 501])
+
     def test_one_write(self) -> None:
         """The replies to what arrived together leave together."""
         protocol, transport = self.connect()

@@ -116,6 +116,31 @@ class SpoolTestsMixin(Base):
         self.restart()
         self.assertEqual(self.enumerated(), [])
 
+    def test_replaced(self) -> None:
+        """A message goes with the commit that keeps what takes its place, and so does its body."""
+        for body in (SMALL, LARGE):
+            old, new = make_message(1, body), make_message(2)
+            self.store(old, body=body)
+            self.spool.update(old)
+            self.done(self.spool.store(SMALL, [new], [old]))
+            self.done(self.spool.update(old))
+            self.restart()
+            (found,) = self.enumerated()
+            self.assertEqual(found.id, new.id)
+            load = self.spool.load(old)
+            self.settle()
+            self.failureResultOf(load, DamagedBodyError)
+            self.done(self.spool.remove([found]))
+
+    def test_nothing_takes_its_place(self) -> None:
+        """What cannot be kept replaces nothing."""
+        old, new = make_message(1), make_message(2)
+        self.store(old)
+        new.meta["unstorable"] = object()
+        self.failureResultOf(self.spool.store(SMALL, [new], [old]), UnstorableMessageError)
+        self.restart()
+        self.assertEqual([each.id for each in self.enumerated()], [old.id])
+
     def test_update_after_remove(self) -> None:
         """Updating a removed message does not bring it back."""
         message = make_message()

@@ -16,10 +16,10 @@ from kumotwist.message.header import (
 )
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.received import received_header
-from kumotwist.message.report import Failure, build_report, wants_report
+from kumotwist.message.report import Notice, build_report, wants_report
 
 __all__ = [
-    "Failure",
+    "Notice",
     "QueuedMessage",
     "build_report",
     "count_received",

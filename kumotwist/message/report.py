@@ -1,6 +1,6 @@
-"""Delivery status notifications for failed messages (RFC 3464 in RFC 6522's envelope).
+"""Delivery status notifications (RFC 3464 in RFC 6522's envelope).
 
-A report is always 7-bit, whatever the failed message was, so that it can be sent to every host;
+A report is always 7-bit, whatever the message was, so that it can be sent to every host;
 only a sender whose own address is not ASCII gets a report with that address in its C{To:}, which
 then needs SMTPUTF8 like the address itself (RFC 6532).
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import binascii
 import re
 import textwrap
+from typing import Literal, NamedTuple
 
 import attrs
 
@@ -18,7 +19,7 @@ from kumotwist.message.header import header_end, header_value
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply, one_line
 
-__all__ = ["Failure", "build_report", "wants_report"]
+__all__ = ["Action", "Notice", "build_report", "wants_report"]
 
 #: A failed message up to this size is returned whole, of a larger one only the header.
 MAX_RETURNED_MESSAGE = 64 * 1024
@@ -33,15 +34,75 @@ _LONGEST_LINE = 999  # with its CR
 _DIAGNOSTIC = 600
 
 
+#: What became of a message, as C{Action} says it (RFC 3464, 2.3.3).
+Action = Literal["failed", "delayed", "delivered", "relayed"]
+
+
+class _Words(NamedTuple):
+    """How a report speaks of an action.
+
+    @ivar event: the word of NOTIFY that asks for it (RFC 3461, 4.1).
+    """
+
+    event: str
+    subject: str
+    opening: str
+    closing: str
+
+
+_WORDS: dict[Action, _Words] = {
+    "failed": _Words(
+        "FAILURE",
+        "Your message could not be delivered",
+        "Your message could not be delivered to one of its recipients, and it will not be tried "
+        "again. Copies to other recipients are not affected by this.",
+        "If the address is right and the reason above does not help, forward this report to your "
+        "postmaster: the technical details are attached, and what you sent comes after them.",
+    ),
+    "delayed": _Words(
+        "DELAY",
+        "Your message is delayed",
+        "Your message has not yet been delivered to one of its recipients. You need not do "
+        "anything: it will be tried again.",
+        "This is the only report of the delay. If the message cannot be delivered in the end, "
+        "another one will say so.",
+    ),
+    "delivered": _Words(
+        "SUCCESS",
+        "Your message was delivered",
+        "Your message was delivered to one of its recipients, as you asked to be told.",
+        "What follows is the technical detail and the header of your message.",
+    ),
+    "relayed": _Words(
+        "SUCCESS",
+        "Your message was passed on",
+        "Your message was passed on to the mail system of one of its recipients, which cannot "
+        "report that it was delivered. There may be no further report.",
+        "What follows is the technical detail and the header of your message.",
+    ),
+}
+
+
+# The classes of replies that lead to an action, the one that is reported without any first.
+_CLASSES: dict[Action, tuple[int, ...]] = {
+    "failed": (5, 4),
+    "delayed": (4,),
+    "delivered": (2,),
+    "relayed": (2,),
+}
+
+
 @attrs.define(frozen=True, kw_only=True)
-class Failure:
-    """Why a message is given up.
+class Notice:
+    """What there is to tell of a message.
 
     @ivar reason: the cause in a sentence for people, such as C{The receiving server does not
         accept mail for this address.}
+    @ivar action: what became of it.
     @ivar reply: the last answer, if a server gave one.
     @ivar status: the status to report where the reply's own is not the cause: C{4.4.7} for a
         message that expired.
+    @ivar retry_until: until when a delayed message is tried; seconds since the epoch.
     @ivar remote_name: the host that answered, by the name that was looked up.
     @ivar remote_address: its IP address.
     @ivar last_attempt: when delivery was tried last; seconds since the epoch.
@@ -49,8 +110,10 @@ class Failure:
     """
 
     reason: str
+    action: Action = "failed"
     reply: Reply | None = None
     status: EnhancedCode | None = None
+    retry_until: float | None = None
     remote_name: str = ""
     remote_address: str = ""
     last_attempt: float | None = None
@@ -60,8 +123,9 @@ class Failure:
         """The C{Status} field: given, or the reply's own, or as near as its class comes."""
         if self.status is not None:
             return self.status
-        if self.reply is None or self.reply.code < 400:
-            return EnhancedCode(5, 0, 0)
+        expected = _CLASSES[self.action]
+        if self.reply is None or self.reply.code // 100 not in expected:
+            return EnhancedCode(expected[0], 0, 0)
         klass = self.reply.code // 100
         enhanced = self.reply.enhanced_code
         # RFC 2034, 4 wants the classes to agree; where they do not, the basic code counts.
@@ -70,34 +134,39 @@ class Failure:
         return EnhancedCode(klass, 0, 0)
 
 
-def wants_report(message: QueuedMessage) -> bool:
-    """Whether anybody is to be told of a failure.
+def wants_report(
+    message: QueuedMessage, action: Action = "failed", *, delay_by_default: bool = False
+) -> bool:
+    """Whether anybody is to be told of an event.
 
-    Never the null sender (RFC 5321, 4.5.5; RFC 3834, 2), and nobody who asked not to be (RFC 3461,
-    4.1: C{NOTIFY} without C{FAILURE}).
+    Never the null sender (RFC 5321, 4.5.5; RFC 3834, 2). Others say with NOTIFY what they want to
+    hear of (RFC 3461, 4.1); who says nothing hears of failures.
+
+    @param delay_by_default: whether such a sender hears of delays, too.
     """
-    return message.sender not in ("", "<>") and "FAILURE" in message.meta.get(
-        "dsn_notify", ("FAILURE",)
-    )
+    if message.sender in ("", "<>"):
+        return False
+    default = ("FAILURE", "DELAY") if delay_by_default else ("FAILURE",)
+    return _WORDS[action].event in message.meta.get("dsn_notify", default)
 
 
 def build_report(
     message: QueuedMessage,
     original: bytes,
-    failure: Failure,
+    notice: Notice,
     *,
     reporting_mta: str,
     report_id: str,
     now: float,
     postmaster: str | None = None,
 ) -> bytes:
-    """Write the report that tells a sender that a message was not delivered.
+    """Write the report that tells a sender what became of a message.
 
     It is to be sent from the null sender to the message's sender.
 
-    @param message: the message that is given up.
+    @param message: the message.
     @param original: its octets, header and body.
-    @param failure: why.
+    @param notice: what became of it.
     @param reporting_mta: this node's host name.
     @param report_id: an id that nobody can guess (L{kumotwist.message.new_id}): it becomes the
         report's Message-ID and its boundary.
@@ -106,16 +175,17 @@ def build_report(
     @return: the report with CRLF line ends.
     @raise ValueError: if nobody is to be told (L{wants_report}).
     """
-    if not wants_report(message):
+    if not wants_report(message, notice.action, delay_by_default=True):
         raise ValueError("nobody wants a report on this message")
     host = _token(reporting_mta)
+    failed = notice.action == "failed"
     boundary = f"report-{_token(report_id)}"
     while boundary.encode() in original:
         boundary += "x"
     header = [
         f"From: Mail Delivery System <{_token(postmaster or f'postmaster@{host}')}>",
         f"To: <{one_line(message.sender, 500)}>",
-        "Subject: Your message could not be delivered",
+        f"Subject: {_WORDS[notice.action].subject}",
         f"Date: {date_time(now)}",
         f"Message-ID: <{_token(report_id)}@{host}>",
         *_thread(original),
@@ -125,9 +195,10 @@ def build_report(
         f' boundary="{boundary}"',
     ]
     parts = [
-        _words_part(message, failure, host, now),
-        _status_part(message, failure, host, now),
-        _original_part(original, message.meta.get("dsn_ret")),
+        _words_part(message, notice, host, now),
+        _status_part(message, notice, host, now),
+        # RFC 3461, 4.3: what was not lost does not come back, whatever RET says.
+        _original_part(original, message.meta.get("dsn_ret") if failed else "HDRS"),
     ]
     delimiter = f"\r\n--{boundary}\r\n".encode()
     top = "\r\n".join(header).encode("utf-8", "replace") + b"\r\n"
@@ -137,31 +208,33 @@ def build_report(
 # -- the three parts -----------------------------------------------------------------------------
 
 
-def _words_part(message: QueuedMessage, failure: Failure, host: str, now: float) -> bytes:
+def _words_part(message: QueuedMessage, notice: Notice, host: str, now: float) -> bytes:
     """What happened, for the person who wrote the message."""
     recipient = one_line(message.recipient, 500)
+    words = _WORDS[notice.action]
+    late = notice.action in {"failed", "delayed"}
     paragraphs = [
         f"This is the mail system at {host}.",
-        "Your message could not be delivered to one of its recipients, and it will not be tried "
-        "again. Copies to other recipients are not affected by this.",
+        words.opening,
         f"Recipient:\n    {recipient}",
-        "Why:\n" + _indented(one_line(failure.reason)),
+        ("Why:\n" if late else "What happened:\n") + _indented(one_line(notice.reason)),
     ]
-    if failure.reply is not None:
+    if notice.reply is not None:
         answer = "The last answer"
-        remote = _remote_words(failure)
+        remote = _remote_words(notice)
         if remote:
             answer += f", from {remote}"
-        paragraphs.append(f"{answer}:\n" + _indented(str(failure.reply)))
+        paragraphs.append(f"{answer}:\n" + _indented(str(notice.reply)))
     paragraphs.append(
         f"The message was received on {date_time(message.created)} and was tried for "
         f"{_duration_words(now - message.created)}"
         + (f", {message.attempts} times." if message.attempts > 1 else ".")
+        if late
+        else f"The message was received on {date_time(message.created)}."
     )
-    paragraphs.append(
-        "If the address is right and the reason above does not help, forward this report to your "
-        "postmaster: the technical details are attached, and what you sent comes after them."
-    )
+    if notice.retry_until is not None:
+        paragraphs.append(f"It will be tried until {date_time(notice.retry_until)}.")
+    paragraphs.append(words.closing)
     wrapped = (
         text if "\n" in text else textwrap.fill(text, 72, break_on_hyphens=False)
         for text in paragraphs
@@ -170,7 +243,7 @@ def _words_part(message: QueuedMessage, failure: Failure, host: str, now: float)
     return _text_part("text/plain", text.encode("utf-8", "replace"))
 
 
-def _status_part(message: QueuedMessage, failure: Failure, host: str, now: float) -> bytes:
+def _status_part(message: QueuedMessage, notice: Notice, host: str, now: float) -> bytes:
     """The fields that programs read (RFC 3464, 2)."""
     recipient = message.recipient
     kind = "rfc822"
@@ -187,21 +260,23 @@ def _status_part(message: QueuedMessage, failure: Failure, host: str, now: float
         "",
         *([f"Original-Recipient: {_ascii(original, 900)}"] if original else ()),
         f"Final-Recipient: {kind}; {_ascii(recipient, 900)}",
-        "Action: failed",
-        f"Status: {failure.reported_status()}",
+        f"Action: {notice.action}",
+        f"Status: {notice.reported_status()}",
     ]
-    remote = failure.remote_name or (failure.remote_address and f"[{failure.remote_address}]")
+    remote = notice.remote_name or (notice.remote_address and f"[{notice.remote_address}]")
     if remote:
         lines.append(f"Remote-MTA: dns; {_token(remote)}")
-    if failure.reply is not None:
-        lines.extend(_diagnostic(failure.reply))
-    attempt = now if failure.last_attempt is None else failure.last_attempt
+    if notice.reply is not None:
+        lines.extend(_diagnostic(notice.reply))
+    attempt = now if notice.last_attempt is None else notice.last_attempt
     lines.append(f"Last-Attempt-Date: {date_time(attempt)}")
+    if notice.retry_until is not None:
+        lines.append(f"Will-Retry-Until: {date_time(notice.retry_until)}")
     lines.append(f"X-Kumotwist-Message-ID: {_token(message.id)}")
-    if failure.remote_address:
-        lines.append(f"X-Kumotwist-Remote-Address: {_token(failure.remote_address)}")
-    if failure.source:
-        lines.append(f"X-Kumotwist-Source: {_ascii(failure.source, 200)}")
+    if notice.remote_address:
+        lines.append(f"X-Kumotwist-Remote-Address: {_token(notice.remote_address)}")
+    if notice.source:
+        lines.append(f"X-Kumotwist-Source: {_ascii(notice.source, 200)}")
     fields = "\r\n".join(lines) + "\r\n"
     return b"Content-Type: message/delivery-status\r\n\r\n" + fields.encode("ascii")
 
@@ -262,9 +337,9 @@ def _diagnostic(reply: Reply) -> list[str]:
     )
 
 
-def _remote_words(failure: Failure) -> str:
-    address = failure.remote_address and f"[{_token(failure.remote_address)}]"
-    return " ".join(part for part in (one_line(failure.remote_name, 255), address) if part)
+def _remote_words(notice: Notice) -> str:
+    address = notice.remote_address and f"[{_token(notice.remote_address)}]"
+    return " ".join(part for part in (one_line(notice.remote_name, 255), address) if part)
 
 
 def _indented(text: str) -> str:

@@ -114,7 +114,7 @@ class Dialler:
         finally:
             self._client = None
         self._source_works(facts)
-        return Call(attrs.evolve(facts, tls=client.tls), client)
+        return Call(attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn), client)
 
     async def _connect(self, target: Target) -> ESMTPClient:
         path, source = self._ready.path, self._ready.source

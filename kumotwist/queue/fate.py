@@ -1,8 +1,7 @@
 """What becomes of a message: the record, the spool and the sender's report, in that order.
 
 A fate is recorded before the spool forgets the message, so that a crash in between shows the
-message again rather than losing it, and a report is in the spool before the failed message
-leaves it.
+message again rather than losing it, and a report takes the message's place in the spool.
 """
 
 from __future__ import annotations
@@ -10,26 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from kumotwist.interfaces import ISpool
 from kumotwist.journal.records import RecordType
-from kumotwist.message.queued import QueuedMessage, new_id
-from kumotwist.message.report import Failure, build_report, wants_report
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.message.report import wants_report
 from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.notices import delay_notice, failure_notice, success_notice
 from kumotwist.queue.recorder import AttemptFacts, Recorder
+from kumotwist.queue.reporting import Reporter
 from kumotwist.queue.retry import expiry, retry_delay
-from kumotwist.queue.settings import QueueTable
+from kumotwist.queue.settings import QueueSettings, QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
-from kumotwist.spool import SpoolClosedError, SpoolError, UnstorableMessageError
-from kumotwist.wire.smtp.replies import EnhancedCode, Reply
-from kumotwist.wire.smtp.syntax import domain_of
+from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["Fates"]
-
-#: Seconds until a report is tried again that could not be kept.
-REPORT_RETRY = 60.0
 
 
 class Fates:
@@ -60,15 +55,29 @@ class Fates:
         self._bodies = bodies
         self._recorder = recorder
         self._queues = queues
-        self._hostname = hostname
         self._requeue = requeue
+        self._reporter = Reporter(clock, spool, bodies, recorder, hostname, requeue)
 
     # -- outcomes ---------------------------------------------------------------------------------
 
-    def delivered(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
-        """The destination has taken the message."""
+    def delivered(
+        self,
+        message: QueuedMessage,
+        reply: Reply,
+        facts: AttemptFacts,
+        original: bytes | None = None,
+    ) -> None:
+        """The destination has taken the message.
+
+        @param original: header and body, where they are in memory, for the sender's report.
+        """
         self._recorder.attempt("Delivery", message, reply, facts, self._pool(message))
-        self._forget(message)
+        notice = success_notice(reply, facts, self._clock.seconds())
+        # A host that offers DSN was told what the sender wants, and reports itself (RFC 3461, 5.2).
+        if not facts.dsn and wants_report(message, notice.action):
+            self._reporter.succeeded(message, notice, original)
+        else:
+            self._reporter.forget(message)
 
     def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """An attempt failed: the message is bounced, tried again later, or expires."""
@@ -92,6 +101,7 @@ class Fates:
         # It was attempted: the next wait is a new one, to be recorded again.
         message.meta.pop("delayed", None)
         self._bodies.drop(message)
+        self._perhaps_late(message, settings, verdict.reply, facts)
         self._spool.update(message).addErrback(self._not_updated, message)
         self._requeue(message)
 
@@ -122,11 +132,11 @@ class Fates:
         if now > expiry(settings, message.created):
             self.expired(message, reply, AttemptFacts(pool=settings.egress_pool))
             return False
+        facts = AttemptFacts(pool=settings.egress_pool)
         if message.meta.get("delayed") != reason:
             message.meta["delayed"] = reason
-            self._recorder.attempt(
-                "Delayed", message, reply, AttemptFacts(pool=settings.egress_pool)
-            )
+            self._recorder.attempt("Delayed", message, reply, facts)
+        self._perhaps_late(message, settings, reply, facts)
         return True
 
     def expired(self, message: QueuedMessage, last: Reply | None, facts: AttemptFacts) -> None:
@@ -143,134 +153,36 @@ class Fates:
 
     # -- consequences -----------------------------------------------------------------------------
 
-    def _forget(self, message: QueuedMessage) -> Deferred[None]:
-        self._bodies.drop(message)
-        removing: Deferred[None] = self._spool.remove([message])
-        return removing.addErrback(self._not_removed, message)
-
     def _bounce(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
-        """Report the failure to the sender, then forget the message."""
-        if not wants_report(message):
-            self._forget(message)
-            return
-        reporting = Deferred.fromCoroutine(self._report(message, reply, facts))
-        reporting.addErrback(
-            lambda failure: self._log.failure("reporting on {id} failed", failure, id=message.id)
-        )
+        """Report the failure to the sender, and forget the message with that."""
+        if wants_report(message):
+            now = self._clock.seconds()
+            self._reporter.failed(message, failure_notice(message, reply, facts, now))
+        else:
+            self._reporter.forget(message)
 
-    async def _report(self, message: QueuedMessage, reply: Reply, facts: AttemptFacts) -> None:
-        """Store a report, then forget the message that it reports on.
-
-        If it cannot be stored now, it is tried again; the message stays in the spool until then,
-        but its fate is decided and recorded, and it is not attempted again by this process.
-        """
-        original = await self._original(message)
+    def _perhaps_late(
+        self,
+        message: QueuedMessage,
+        settings: QueueSettings,
+        reply: Reply,
+        facts: AttemptFacts,
+    ) -> None:
+        """Tell the sender of a delay, where it is long enough, was asked for and was not told."""
         now = self._clock.seconds()
-        try:
-            report, body = self._written(message, original, _failure(message, reply, facts, now))
-            await self._spool.store(body, [report])
-        except SpoolClosedError:
-            return  # the node ends; the next process finds the message and decides anew
-        except Exception as failure:
-            if not isinstance(failure, SpoolError) or isinstance(failure, UnstorableMessageError):
-                # Such as a sender whose domain is none: trying again would end the same way.
-                self._cannot_report(message, failure)
-                return
-            self._log.error(
-                "the report on {id} cannot be kept: {reason}; the message stays in the spool",
-                id=message.id, reason=str(failure),
-            )  # fmt: skip
-            self._clock.callLater(REPORT_RETRY, self._bounce, message, reply, facts)
+        if now - message.created < settings.delay_report_after or self._reporter.told_of_delay(
+            message
+        ):
             return
-        self._forget(message)
-        report.body = body
-        self._bodies.keep(report)
-        self._recorder.reception(report, Reply.of(250, None, f"report on {message.id}"))
-        self._requeue(report)
-
-    async def _original(self, message: QueuedMessage) -> bytes:
-        """The failed message, as far as it can be read."""
-        try:
-            return await self._bodies.load(message)
-        except Exception as failure:
-            self._log.error(
-                "the report on {id} goes without its header: {reason}",
-                id=message.id, reason=str(failure),
-            )  # fmt: skip
-            return b""
-
-    def _written(
-        self, message: QueuedMessage, original: bytes, failure: Failure
-    ) -> tuple[QueuedMessage, bytes]:
-        """Write a report.
-
-        @return: its envelope and its octets.
-        @raise CommandSyntaxError: if the sender's domain cannot be one.
-        """
-        now = self._clock.seconds()
-        report_id = new_id(now)
-        queue = domain_of(message.sender)
-        body = build_report(
-            message,
-            original,
-            failure,
-            reporting_mta=self._hostname,
-            report_id=report_id,
-            now=now,
-        )
-        report = QueuedMessage(
-            id=report_id,
-            sender="",
-            recipient=message.sender,
-            queue=queue,
-            size=len(body),
-            created=now,
-            due=now,
-            meta={"reception_protocol": "Report", "reports_on": message.id},
-        )
-        return report, body
-
-    def _cannot_report(self, message: QueuedMessage, failure: Exception) -> None:
-        """No report can ever be made: the message goes without one, and only the record tells."""
-        self._log.error(
-            "{id} is given up, and its sender cannot be told: {reason}",
-            id=message.id, reason=f"{type(failure).__name__}: {failure}",
-        )  # fmt: skip
-        self._forget(message)
+        if wants_report(message, "delayed", delay_by_default=settings.delay_report_by_default):
+            retry_until = expiry(settings, message.created)
+            self._reporter.delayed(message, delay_notice(reply, facts, now, retry_until))
 
     def _not_updated(self, failure: Any, message: QueuedMessage) -> None:
         self._log.error(
             "the spool did not record the attempt on {id}: {reason}",
             id=message.id, reason=failure.getErrorMessage(),
         )  # fmt: skip
-
-    def _not_removed(self, failure: Any, message: QueuedMessage) -> None:
-        self._log.error(
-            "the spool did not remove {id}: {reason}",
-            id=message.id, reason=failure.getErrorMessage(),
-        )  # fmt: skip
-
-
-def _failure(message: QueuedMessage, reply: Reply, facts: AttemptFacts, now: float) -> Failure:
-    """A fate in the words of a report to the sender."""
-    content = reply.content
-    internal = content.startswith(INTERNAL)
-    content = content.removeprefix(INTERNAL)
-    expired = reply.enhanced_code == EnhancedCode(5, 4, 7) and internal
-    if expired:
-        reason = f"It could not be delivered in time: {content}."
-    elif internal:
-        reason = f"It cannot be delivered: {content}."
-    else:
-        reason = "The receiving server does not accept it."
-    return Failure(
-        reason=reason,
-        reply=None if internal else reply,
-        status=reply.enhanced_code if internal else None,
-        remote_name=facts.host,
-        remote_address=facts.peer,
-        last_attempt=now if facts.session_id else None,
-    )
 
 
 def _duration(seconds: float) -> str:

@@ -26,6 +26,7 @@ class AttemptFacts:
     @ivar proxy_server: the proxy; empty for a direct connection.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or empty.
     @ivar delivery_protocol: C{"ESMTP"} or C{"LMTP"}.
+    @ivar dsn: whether the host was told what the sender wants to hear of (RFC 3461).
     """
 
     pool: str = ""
@@ -39,6 +40,7 @@ class AttemptFacts:
     session_id: str = ""
     delivery_protocol: str = "ESMTP"
     tls: TLSFacts | None = None
+    dsn: bool = False
 
 
 class Recorder:

@@ -215,10 +215,11 @@ class DeliverySession:
         if outcome.session_usable:
             self._reconnection.delivered()
         progress = any(result.delivered for result in outcome.results)
+        original = batch[0].body
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
                 del self._at_hand[message.id]
-                self._context.fates.delivered(message, result.reply, self._facts)
+                self._context.fates.delivered(message, result.reply, self._facts, original)
                 continue
             verdict = judge_result(result, reused=reused, progress=progress)
             if verdict.scope is Scope.HOST:

@@ -12,7 +12,7 @@ import attrs
 
 from kumotwist.settings import SettingType, setting
 from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
-from kumotwist.settings.types import TEXT, duration, list_of, parse_domain
+from kumotwist.settings.types import BOOLEAN, TEXT, duration, list_of, parse_domain
 
 __all__ = ["QueueName", "QueuePattern", "QueueSettings", "QueueTable", "SmartHost"]
 
@@ -94,6 +94,17 @@ class QueueSettings:
     )
     max_age: float = setting(
         duration(1), "Mail that is older is returned to its sender.", default=604800.0
+    )
+    delay_report_after: float = setting(
+        duration(1),
+        "How old a message must be before its sender is told that it is late: once, and only if "
+        "the sender asked for it (`NOTIFY=DELAY`, RFC 3461) or `delay_report_by_default` is set.",
+        default=14400.0,
+    )
+    delay_report_by_default: bool = setting(
+        BOOLEAN,
+        "Whether senders who do not say what they want to hear of are told of delays, too.",
+        default=False,
     )
     route: tuple[SmartHost, ...] = setting(
         list_of(SMART_HOST),

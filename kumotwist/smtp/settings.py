@@ -219,10 +219,12 @@ class ListenerSettings(ClientSettings):
     """An ESMTP listener.
 
     @ivar name: the section's name.
+    @ivar dsn: whether reports are made, and so offered (RFC 3461).
     @ivar peers: what holds for some clients instead, the largest networks first.
     """
 
     name: str = attrs.field(default="", kw_only=True)
+    dsn: bool = attrs.field(default=True, kw_only=True)
     peers: tuple[Rule[IPNetwork], ...] = attrs.field(default=(), kw_only=True)
     listen: str = setting(
         SERVER_ENDPOINT,
@@ -328,6 +330,7 @@ class ListenerSettings(ClientSettings):
             auth_without_tls=self.allow_auth_without_tls,
             require_auth=self.require_auth,
             xclient=self.allow_xclient,
+            dsn=self.dsn,
         )
 
 

@@ -168,6 +168,7 @@ def sink_factory(
         relay_hosts=_EVERYWHERE,
         max_message_size=settings.max_message_size,
         tls=settings.tls,
+        dsn=False,
     )
     reception = SinkReception(reactor, settings)
     return ESMTPListenerFactory(reactor, listener, reception, tls_context_factory, node_hostname)

@@ -22,6 +22,7 @@ __all__ = ["Changes", "Outcome", "Store"]
 class Store:
     """A body and the messages that share it: all of them get kept, or none.
 
+    @ivar removals: the body keys of the messages that go if these are kept, by message id.
     @ivar done: fires when its fate is known; used in the reactor's thread only.
     """
 
@@ -29,6 +30,7 @@ class Store:
     body: bytes
     rows: list[MessageRow]
     messages: Sequence[QueuedMessage]
+    removals: dict[bytes, int]
     done: Deferred[None]
 
 
@@ -58,6 +60,16 @@ class Changes:
         """Note that a message is to be removed."""
         self.updates.pop(identity, None)
         self.removals[identity] = body_key
+
+    def with_stores(self, stores: Sequence[Store]) -> Changes:
+        """These changes, and the removals that belong to stores."""
+        removals = dict(self.removals)
+        for store in stores:
+            removals.update(store.removals)
+        if len(removals) == len(self.removals):
+            return self
+        updates = {key: row for key, row in self.updates.items() if key not in removals}
+        return Changes(updates, removals)
 
     def precede_with(self, older: Changes) -> None:
         """Take in changes that were asked for earlier and could not be written."""

@@ -220,23 +220,31 @@ class SQLiteSpool:
 
     # -- writing ---------------------------------------------------------------------------------
 
-    def store(self, body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
+    def store(
+        self,
+        body: bytes,
+        messages: Sequence[QueuedMessage],
+        replaced: Sequence[QueuedMessage] = (),
+    ) -> Deferred[None]:
         """Keep a body and the messages that share it."""
         if self._state is not _State.OPEN:
             return fail(self._closed())
         if not messages:
-            return succeed(None)
+            return self.remove(replaced)
         large = len(body) > self._settings.large_body_threshold
         key = (self._last_key | 1) + 1 + large
         try:
             rows = [row_of(message, key) for message in messages]
+            removals = {message_id(message): message.body_key for message in replaced}
         except UnstorableMessageError as error:
             return fail(error)
         self._last_key = key
         for message in messages:
             message.body_key = key
+        for message in replaced:
+            self._touch(message)
         done: Deferred[None] = Deferred()
-        self._stores.append(Store(key, body, rows, messages, done))
+        self._stores.append(Store(key, body, rows, messages, removals, done))
         self._uncommitted[key] = body
         self._schedule_commit()
         return done
@@ -323,7 +331,8 @@ class SQLiteSpool:
                     message.body_key = 0
                 store.done.errback(refusal)
         if self._state is _State.OPEN:
-            self._schedule_next(bool(changes.removals))
+            replaced = any(store.removals for store in stores)
+            self._schedule_next(replaced or bool(changes.removals))
         _fire(self._after_commit)
 
     def _schedule_next(self, removed: bool) -> None:

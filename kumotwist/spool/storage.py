@@ -157,7 +157,7 @@ class Storage:
                     for (key, crc, _, _), location in zip(large, locations, strict=True)
                 ]
                 database.insert(stores, small, places)
-            removed = database.change(changes)
+            removed = database.change(changes.with_stores(stores))
             if not stores and not changes:
                 database.probe()
             revivable = True

@@ -100,12 +100,17 @@ class MemorySpool:
             done.errback(SpoolClosedError("the spool was closed before this could be written"))
         return succeed(None)
 
-    def store(self, body: bytes, messages: Sequence[QueuedMessage]) -> Deferred[None]:
-        """Keep a body and its messages."""
+    def store(
+        self,
+        body: bytes,
+        messages: Sequence[QueuedMessage],
+        replaced: Sequence[QueuedMessage] = (),
+    ) -> Deferred[None]:
+        """Keep a body and its messages, and forget others for them."""
         if not self._open:
             return fail(SpoolClosedError("the spool is not open"))
         if not messages:
-            return succeed(None)
+            return self.remove(replaced)
         key = self._last_key + 1
         try:
             for message in messages:
@@ -119,7 +124,7 @@ class MemorySpool:
         for message in messages:
             message.body_key = key
             self.messages[message.id] = _copy(message)
-        return succeed(None)
+        return self.remove(replaced)
 
     def update(self, message: QueuedMessage) -> Deferred[None]:
         """Record the message as it is now."""

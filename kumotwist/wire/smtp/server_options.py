@@ -29,6 +29,8 @@ class ServerOptions:
     @ivar require_auth: whether MAIL needs a login.
     @ivar max_failed_logins: after so many the next attempt ends the session.
     @ivar xclient: whether XCLIENT is offered.
+    @ivar dsn: whether DSN is offered (RFC 3461): somebody sees to the reports. Its parameters are
+        read in any case.
     @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
     """
 
@@ -46,6 +48,7 @@ class ServerOptions:
     require_auth: bool = False
     max_failed_logins: int = 3
     xclient: bool = False
+    dsn: bool = False
 
     def greeting(self) -> Reply:
         """The opening of a session (RFC 5321, 3.1)."""
@@ -64,6 +67,7 @@ class ServerOptions:
             "SMTPUTF8",
             "CHUNKING",
             "ENHANCEDSTATUSCODES",
+            *(("DSN",) if self.dsn else ()),
             f"LIMITS MAILMAX={self.max_messages} RCPTMAX={self.max_recipients}",
         )
         if self.offers_auth(tls=tls):
