@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import Attribute, Interface
@@ -11,12 +11,21 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from kumotwist.message.queued import QueuedMessage
-    from kumotwist.settings.types import IPAddress
+    from kumotwist.settings.types import IPAddress, Rate
     from kumotwist.smtp.session import ServerSession
     from kumotwist.wire.smtp.events import Recipient, Transaction
     from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["IJournal", "IProxiedTransport", "IReception", "IResolver", "ISpool", "ITrace"]
+__all__ = [
+    "IJournal",
+    "ILimits",
+    "IPermit",
+    "IProxiedTransport",
+    "IReception",
+    "IResolver",
+    "ISpool",
+    "ITrace",
+]
 
 
 class IProxiedTransport(Interface):
@@ -177,3 +186,46 @@ class IResolver(Interface):
     def lookup_listing(address: IPAddress, zone: str) -> Deferred[Any]:
         """Fires with a tuple of the IPv4 addresses that the DNS blocklist C{zone} (A-labels)
         answers with for an address; empty if it is not listed."""
+
+
+class IPermit(Interface):
+    """Places that were given by L{ILimits.permit}; held until they are released."""
+
+    contested = Attribute(
+        """L{bool}: whether somebody waits for one of these places. Whoever holds one and has
+        nothing to do with it shall then release it at once, and whoever is busy soon."""
+    )
+
+    def release() -> None:
+        """Give the places back. A process that dies gives back what it holds."""
+
+
+class ILimits(Interface):
+    """Limits that hold for the whole node, whatever the number of its processes.
+
+    A name stands for what is limited (C{connections ip-1->mx.example}, say) and says what kind of
+    limit it is, for places and rates are counted apart. Answers may be late, since they may come
+    from another process; nothing here blocks.
+    """
+
+    def permit(
+        limits: Mapping[str, int], on_contest: Callable[[], None] | None = None
+    ) -> Deferred[Any]:
+        """Ask for one place under each of some names: all together, or none yet.
+
+        First come, first served. A limit that differs from what was told before under the same
+        name applies at once to what is asked for; what is held beyond it stays held.
+
+        @param limits: the names, and how many places there are under each.
+        @param on_contest: called when somebody begins to wait for one of the places while they
+            are held.
+        @return: fires with an L{IPermit} when the places are free; to be cancelled by who does not
+            want to wait any longer.
+        """
+
+    def admit(name: str, rate: Rate, events: int = 1) -> float | Deferred[float]:
+        """Ask whether events may happen now.
+
+        @return: 0 if they may, and then they are counted; else the seconds after which it is worth
+            asking again, and nothing is counted.
+        """

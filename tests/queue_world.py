@@ -13,6 +13,7 @@ from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.egress.settings import PathPattern, PathTable, SourceSettings
 from kumotwist.interfaces import IJournal
 from kumotwist.journal import Trace
+from kumotwist.limits import LimitTable
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
@@ -60,6 +61,7 @@ class World:
     @param path: values for C{[path:default]}.
     @param domain_queues: values for further C{[queue:PATTERN]}s.
     @param domain_paths: values for further C{[path:PATTERN]}s.
+    @param limits: of a node that has several processes.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class World:
         domain_queues: Mapping[str, dict[str, Any]] | None = None,
         domain_paths: Mapping[str, dict[str, Any]] | None = None,
         spool: MemorySpool | None = None,
+        limits: LimitTable | None = None,
     ) -> None:
         self.network = MemoryNetwork()
         self.network.rightNow = BEGINNING
@@ -83,6 +86,7 @@ class World:
         self.spool.open()
         self.health = SourceHealth(self.network.seconds)
         self.bodies = Bodies(self.spool)
+        self.limits = limits or LimitTable(self.network.seconds)
         sources = sources or {"direct": {}}
         weights = weights or dict.fromkeys(sources, 1)
         queue_values = {"egress_pool": "pool", **(queue or {})}
@@ -126,6 +130,7 @@ class World:
                 fates=fates,
                 bodies=self.bodies,
                 trace=self.trace,
+                limits=self.limits,
                 hostname="mta.example",
             )
         )

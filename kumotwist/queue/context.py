@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 from kumotwist.egress.health import SourceHealth
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
-from kumotwist.interfaces import IResolver, ITrace
+from kumotwist.interfaces import ILimits, IResolver, ITrace
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.fate import Fates
@@ -65,6 +65,9 @@ class IReadyQueue(Interface):
     def unsuitable(messages: list[QueuedMessage]) -> None:
         """The source has no address of a family that the site has."""
 
+    def shall_end(session: DeliverySession) -> bool:
+        """Whether the session shall end though there is more to do: its place is wanted."""
+
     def ended(session: DeliverySession) -> None:
         """The session is over."""
 
@@ -73,6 +76,7 @@ class IReadyQueue(Interface):
 class SessionContext:
     """What every session works with.
 
+    @ivar limits: what holds for the whole node.
     @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
     """
 
@@ -82,6 +86,7 @@ class SessionContext:
     fates: Fates
     bodies: Bodies
     trace: ITrace
+    limits: ILimits
     hostname: str
 
     def facts(self, ready: IReadyQueue) -> AttemptFacts:

@@ -6,13 +6,15 @@ health from here; the verdict that comes back says whether the source is held no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectBindError, ConnectError, ConnectingCancelledError
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kumotwist.endpoints.errors import EgressError
 from kumotwist.queue.context import IReadyQueue, SessionContext
@@ -26,6 +28,22 @@ from kumotwist.tls.policy import TLSDemand
 from kumotwist.wire.smtp.dialect import Dialect
 
 __all__ = ["Call", "Dialler"]
+
+
+class _Client(ESMTPClient):
+    """A client that says when its connection is there, and when it is gone."""
+
+    counted: Callable[[int], None] = staticmethod(lambda _: None)
+
+    def connectionMade(self) -> None:
+        """The connection is there."""
+        self.counted(1)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone, for whatever reason."""
+        super().connectionLost(reason)
+        self.counted(-1)
 
 
 class _ClientFactory(Factory):
@@ -71,6 +89,24 @@ class Dialler:
         self._session_id = session_id
         self._client: ESMTPClient | None = None
         self._aborted = False
+        self._connections = 0
+        self._closing: list[Deferred[None]] = []
+
+    def closed(self) -> Deferred[None]:
+        """Wait until no connection is left: after its QUIT one still counts for the other side."""
+        waiting: Deferred[None] = Deferred()
+        if self._connections:
+            self._closing.append(waiting)
+        else:
+            waiting.callback(None)
+        return waiting
+
+    def _count(self, change: int) -> None:
+        self._connections += change
+        if not self._connections:
+            closing, self._closing = self._closing, []
+            for waiting in closing:
+                waiting.callback(None)
 
     def abort(self) -> None:
         """Drop the session that is being opened."""
@@ -84,6 +120,7 @@ class Dialler:
         @raise CancelledError: if the session was aborted meanwhile; nothing was learned then.
         """
         facts, way = self._context.facts(self._ready), self.way(target)
+        await self.closed()
         try:
             client = await self._connect(target)
         except (CancelledError, ConnectingCancelledError):
@@ -125,15 +162,18 @@ class Dialler:
             lmtp=self._ready.plan.lmtp,
             reset=path.enable_rset,
         )
-        factory = _ClientFactory(
-            lambda: ESMTPClient(
+
+        def build() -> ESMTPClient:
+            client = _Client(
                 self._context.reactor,
                 hostname=hostname,
                 timeouts=path,
                 peer_name=target.host.name,
                 dialect=dialect,
             )
-        )
+            client.counted = self._count
+            return client
+
         endpoint = source.endpoint(
             self._context.reactor,
             target.address,
@@ -142,7 +182,7 @@ class Dialler:
             session_id=self._session_id,
             host_name=target.host.name,
         )
-        client: Any = await endpoint.connect(factory)
+        client: Any = await endpoint.connect(_ClientFactory(build))
         assert isinstance(client, ESMTPClient)
         return client
 

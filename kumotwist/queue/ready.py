@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from math import ceil, exp
+from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
+from kumotwist.interfaces import IPermit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.plan import Plan
@@ -17,6 +21,9 @@ from kumotwist.queue.session import DeliverySession
 from kumotwist.queue.verdicts import Verdict, internal_reply
 
 __all__ = ["IDispatcher", "ReadyQueue", "ideal_sessions"]
+
+#: Seconds for which a busy session keeps a place that others wait for.
+LONGEST_TURN = 3.0
 
 
 def ideal_sessions(limit: int, load: int) -> int:
@@ -68,6 +75,8 @@ class ReadyQueue:
     @param dispatcher: who fills it (L{IDispatcher}).
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         source: Source,
@@ -82,10 +91,14 @@ class ReadyQueue:
         self.path = path
         self.pool = pool
         self.name = f"{source.name}->{plan.site}@smtp_client"
+        self.lane = f"{source.name}->{plan.lane}"
         self._context = context
         self._dispatcher = dispatcher
         self._messages: deque[QueuedMessage] = deque()
-        self._sessions: set[DeliverySession] = set()
+        # The sessions, each with its place among the connections and the time at which it began.
+        self._sessions: dict[DeliverySession, tuple[IPermit, float]] = {}
+        # Places that were asked for, each with whether it is for a trial.
+        self._asked: dict[Deferred[IPermit], bool] = {}
         self._idle: list[DeliverySession] = []
         # The session that shows whether a source that was held works again.
         self._trial: DeliverySession | None = None
@@ -119,16 +132,19 @@ class ReadyQueue:
         self._kicking = True
         try:
             while self._messages and self._wants_trial() and self._open_for_business():
-                self._open_session(trial=True)
+                self._ask_for_place(trial=True)
             while self._messages and self._idle and self._open_for_business():
                 self._idle.pop().wake()
             while self._messages and self._wants_session() and self._open_for_business():
-                self._open_session()
+                self._ask_for_place()
         finally:
             self._kicking = False
-        if self._messages and not self._sessions and self._open_for_business():
+        coming = len(self._sessions) + len(self._asked)
+        if self._messages and not coming and self._open_for_business():
             # Nobody is going to carry them: the source is held.
             self._return([])
+        if not self._messages or self._stopping:
+            self._ask_no_more()
         if not self._sessions and (not self._messages or self._stopping):
             self._context.health.end_try(self.source.name, self.plan.lane)
             self._dispatcher.emptied(self)
@@ -136,25 +152,58 @@ class ReadyQueue:
     def _open_for_business(self) -> bool:
         return self._dispatcher.may_send() and not self._stopping
 
-    def _open_session(self, trial: bool = False) -> None:
+    def _ask_for_place(self, trial: bool = False) -> None:
+        """A connection needs its place among those that the whole node may have."""
+        limits = {f"connections {self.lane}": self.path.connection_limit}
+        asking: Deferred[IPermit] = self._context.limits.permit(limits, self._contested)
+        self._asked[asking] = trial
+        asking.addCallbacks(
+            self._open_session, self._not_permitted, callbackArgs=(asking,), errbackArgs=(asking,)
+        )
+
+    def _ask_no_more(self) -> None:
+        for asking in list(self._asked):
+            asking.cancel()
+
+    def _not_permitted(self, failure: Any, asking: Deferred[IPermit]) -> None:
+        del self._asked[asking]
+        if failure.check(CancelledError) is None:
+            self._log.failure("no place for a connection to {site}", failure, site=self.plan.site)
+
+    def _open_session(self, permit: IPermit, asking: Deferred[IPermit]) -> None:
+        trial = self._asked.pop(asking)
+        health, name = self._context.health, self.source.name
+        still = health.is_tried(name, self.plan.lane) if trial else health.usable(name)
+        if not (still and self._messages and self._open_for_business()):
+            # It came late: what it was for is done, or cannot be done now.
+            permit.release()
+            self.kick()
+            return
         session = DeliverySession(self._context, self)
-        self._sessions.add(session)
+        self._sessions[session] = (permit, self._context.reactor.seconds())
         if trial:
             self._trial = session
         session.start()
 
     def _wants_trial(self) -> bool:
         """Whether a connection shall be made to see whether the source works again."""
-        return self._trial is None and self._context.health.is_tried(
-            self.source.name, self.plan.lane
+        return (
+            self._trial is None
+            and True not in self._asked.values()
+            and self._context.health.is_tried(self.source.name, self.plan.lane)
         )
 
     def _wants_session(self) -> bool:
         if not self._context.health.usable(self.source.name):
             return False
-        busy = len(self._sessions) - len(self._idle)
+        coming = len(self._sessions) + len(self._asked)
         limit = self.path.connection_limit
-        return len(self._sessions) < ideal_sessions(limit, len(self._messages) + busy)
+        return coming < ideal_sessions(limit, len(self._messages) + coming - len(self._idle))
+
+    def _contested(self) -> None:
+        """Another process waits for a place: nobody idles on one."""
+        for session in list(self._idle):
+            session.wake()
 
     def _return(self, taken: list[QueuedMessage]) -> None:
         """Give all messages back, to be given to other sources or to wait."""
@@ -191,8 +240,9 @@ class ReadyQueue:
         self._messages.extendleft(reversed(messages))
 
     def became_idle(self, session: DeliverySession) -> None:
-        """Remember a session that waits; while stopping there is nothing to wait for."""
-        if self._stopping:
+        """Remember a session that waits; while stopping there is nothing to wait for, and a place
+        that others wait for is not kept."""
+        if self._stopping or self.shall_end(session):
             session.wake()
         else:
             self._idle.append(session)
@@ -243,9 +293,20 @@ class ReadyQueue:
         self._dispatcher.unsuitable(self)
         self._return(messages)
 
+    def shall_end(self, session: DeliverySession) -> bool:
+        """Whether the session has had its turn on a place that others wait for, or there are more
+        than there may be."""
+        permit, since = self._sessions[session]
+        if len(self._sessions) > self.path.connection_limit:
+            return True
+        if not permit.contested:
+            return False
+        return not self._messages or self._context.reactor.seconds() - since >= LONGEST_TURN
+
     def ended(self, session: DeliverySession) -> None:
         """A session is over."""
-        self._sessions.discard(session)
+        permit, _ = self._sessions.pop(session)
+        session.closed().addCallback(lambda _: permit.release())
         self.no_longer_idle(session)
         if session is self._trial:
             self._trial = None
@@ -257,6 +318,7 @@ class ReadyQueue:
     def stop(self) -> None:
         """Start nothing more; sessions end after the transaction that they are in, if any."""
         self._stopping = True
+        self._ask_no_more()
         for session in list(self._sessions):
             session.stop()
 

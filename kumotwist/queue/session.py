@@ -58,6 +58,10 @@ class DeliverySession:
         self._running.addErrback(self._failed_unexpectedly)
         self._running.addCallback(lambda _: self._ready.ended(self))
 
+    def closed(self) -> Deferred[None]:
+        """Wait until the connection is closed, which may be a little after the end."""
+        return self._dialler.closed()
+
     def wake(self) -> None:
         """Look for messages again (or, if there are none, end)."""
         if self._wakeup is not None:
@@ -197,7 +201,7 @@ class DeliverySession:
                 self._cut_off = not outcome.session_usable
                 if not outcome.session_usable or rest:
                     break
-            if sent >= at_most:
+            if sent >= at_most or self._ready.shall_end(self):
                 break
             batch = self._take() or await self._wait(client)
         client.quit()

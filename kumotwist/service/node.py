@@ -18,6 +18,7 @@ from kumotwist.dns import Resolver
 from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.http import http_site
 from kumotwist.journal import JournalWriter, Trace
+from kumotwist.limits import LimitTable
 from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
@@ -112,6 +113,7 @@ class Node(MultiService):
                 fates=fates,
                 bodies=bodies,
                 trace=self._trace,
+                limits=LimitTable(reactor.seconds),
                 hostname=configuration.node.hostname,
             )
         )
