@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from typing import Any
@@ -132,6 +133,52 @@ class DatagramTests(ClientTestCase):
         self.assertNoResult(result)
         port.answer(RECORD)
         self.assert_answer(result, "10 mx.example.com.")
+
+    def test_authentic(self) -> None:
+        """DNSSEC's verdict counts if it comes from a name server that is trusted."""
+
+        def authentic(response: dns.message.Message) -> None:
+            response.flags |= dns.flags.AD
+
+        for networks, secure in (((), False), ((ipaddress.ip_network("192.0.2.1"),), True)):
+            self.client = DNSClient(
+                self.reactor, (FIRST, SECOND), 8.0, self.network.open_socket, networks
+            )
+            result = self.ask()
+            port = self.network.sockets[-1]
+            self.assertTrue(dns.message.from_wire(port.sent[0]).flags & dns.flags.AD)
+            port.answer(RECORD, change=authentic)
+            self.assertIs(self.successResultOf(result).secure, secure)
+
+    def test_not_authentic(self) -> None:
+        """A trusted name server that does not vouch for an answer makes it no more than that."""
+        networks = (ipaddress.ip_network("192.0.2.1"),)
+        self.client = DNSClient(self.reactor, (FIRST,), 8.0, self.network.open_socket, networks)
+        result = self.ask()
+        self.network.sockets[0].answer(RECORD)
+        self.assertIs(self.successResultOf(result).secure, False)
+
+    def test_alias_elsewhere(self) -> None:
+        """An alias whose end the server does not mention is asked for, and kept as long as both
+        may be."""
+        result = self.ask()
+        self.network.sockets[0].answer("example.com. 30 IN CNAME other.example.")
+        self.network.sockets[1].answer("other.example. 60 IN MX 10 mx.other.example.")
+        self.assert_answer(result, "10 mx.other.example.")
+        answer = self.successResultOf(self.ask())
+        self.assertEqual((str(answer.canonical), answer.ttl), ("other.example.", 30))
+
+    def test_endless_aliases(self) -> None:
+        """A chain of aliases without end is given up."""
+        result = self.ask()
+        for number in range(100):
+            if number >= len(self.network.sockets):
+                break
+            query = dns.message.from_wire(self.network.sockets[number].sent[0])
+            name = query.question[0].name
+            self.network.sockets[number].answer(f"{name} 30 IN CNAME a{number}.example.")
+        self.assertEqual(len(self.network.sockets), 16)
+        self.assert_temporary(result, "no end")
 
     def test_aliases(self) -> None:
         """Aliases are followed within the answer."""

@@ -6,8 +6,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.dns import DNSError
 from kumotwist.egress.settings import PathTable
-from kumotwist.queue.plan import Host, NullMXError, Plan, Planner, domain_of_queue
+from kumotwist.queue.plan import Host, MailLoopError, NullMXError, Plan, Planner, domain_of_queue
 from kumotwist.queue.settings import QueueSettings, SmartHost
+from kumotwist.queue.verdicts import judge_lookup
 from kumotwist.testing.dns import FakeResolver
 
 RECORDS = {
@@ -52,6 +53,22 @@ class PlannerTests(SynchronousTestCase):
     def test_implicit(self) -> None:
         """A domain without MX is its own host."""
         self.assertEqual(self.plan("implicit.example").hosts, (Host("implicit.example"),))
+
+    def test_ourselves(self) -> None:
+        """A node that is an exchanger itself hands mail only to those nearer to the destination;
+        if it is the nearest, the mail loops."""
+        planner = Planner(FakeResolver(RECORDS), PathTable(), ["mx2.b.example"])
+        plan = self.successResultOf(planner.plan("b.example", QueueSettings()))
+        self.assertEqual((plan.hosts, plan.site), ((Host("mx1.b.example"),), "mx1.b.example"))
+        planner = Planner(FakeResolver(RECORDS), PathTable(), ["mx1.b.example"])
+        failure = self.failureResultOf(
+            planner.plan("b.example", QueueSettings()), MailLoopError
+        ).value
+        self.assertTrue(failure.permanent)
+        self.assertEqual(judge_lookup(failure, "b.example").reply.code, 554)
+        settings = QueueSettings(route=(SmartHost("mx1.b.example", None),))
+        plan = self.successResultOf(planner.plan("b.example", settings))
+        self.assertEqual(plan.hosts, (Host("mx1.b.example"),))
 
     def test_literal(self) -> None:
         """An address literal is looked up nowhere, but is not the operator's word either."""

@@ -11,7 +11,7 @@ An error is permanent only when DNS says so (L{DNSError}): no answer is never ta
 """
 
 from kumotwist.dns.errors import DNSError
-from kumotwist.dns.exchangers import MailExchangers, site_name
+from kumotwist.dns.exchangers import MailExchangers, before, site_name
 from kumotwist.dns.resolver import Resolver
 from kumotwist.dns.settings import DNSSettings
 from kumotwist.dns.system import system_nameservers
@@ -21,6 +21,7 @@ __all__ = [
     "DNSSettings",
     "MailExchangers",
     "Resolver",
+    "before",
     "site_name",
     "system_nameservers",
 ]

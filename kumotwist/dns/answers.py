@@ -45,18 +45,29 @@ class Answer:
     @ivar values: dnspython's rdata objects of the type that was asked for, aliases followed.
     @ivar exists: whether there is such a name at all; false for NXDOMAIN.
     @ivar ttl: how long it may be believed, in seconds.
+    @ivar secure: whether a validating resolver that is trusted vouches for it, all aliases on the
+        way included (DNSSEC; the AD flag of RFC 4035, 3.2.3).
+    @ivar canonical: where aliases lead from the name that was asked for; L{None} if it is none.
+    @ivar complete: whether the server has followed the aliases to their end.
     """
 
     values: tuple[Any, ...]
     exists: bool = True
     ttl: float = 0.0
+    secure: bool = False
+    canonical: dns.name.Name | None = None
+    complete: bool = True
 
 
 def make_query(question: Question, *, edns: bool = True) -> dns.message.QueryMessage:
-    """Write a recursive question with an id that nobody can guess."""
+    """Write a recursive question with an id that nobody can guess.
+
+    It has the AD flag, which asks for that flag in the answer (RFC 6840, 5.7).
+    """
     return dns.message.make_query(
         question.name,
         question.kind,
+        flags=dns.flags.RD | dns.flags.AD,
         use_edns=0 if edns else False,
         payload=EDNS_PAYLOAD,
     )
@@ -76,10 +87,12 @@ def read_response(query: dns.message.Message, data: bytes) -> dns.message.Messag
     return response if query.is_response(response) else None
 
 
-def read_answer(response: dns.message.Message) -> Answer | None:
+def read_answer(response: dns.message.Message, *, trusted: bool = False) -> Answer | None:
     """What a response says, or L{None} where it says that the server could not find out.
 
     Aliases are followed as far as the response contains them.
+
+    @param trusted: whether the server's word on DNSSEC counts.
     """
     if response.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
         return None
@@ -90,9 +103,16 @@ def read_answer(response: dns.message.Message) -> Answer | None:
     except dns.exception.DNSException:
         return None  # a loop of aliases, or a name that both exists and does not
     ttl = float(chain.minimum_ttl)
+    secure = trusted and bool(response.flags & dns.flags.AD)
+    canonical = chain.canonical_name if chain.cnames else None
     if chain.answer is None:
         exists = response.rcode() != dns.rcode.NXDOMAIN
         # RFC 2308, 5: without an SOA a negative answer must not be cached.
         has_soa = any(rrset.rdtype == dns.rdatatype.SOA for rrset in response.authority)
-        return Answer((), exists, min(ttl, MAX_NEGATIVE_TTL) if has_soa else 0.0)
-    return Answer(tuple(chain.answer)[:MAX_VALUES], True, min(ttl, MAX_TTL))
+        kept = min(ttl, MAX_NEGATIVE_TTL) if has_soa else 0.0
+        # An alias whose end is not mentioned: the server answers for its own zone only.
+        complete = canonical is None or has_soa or not exists
+        if not complete:
+            kept = min(ttl, MAX_TTL)
+        return Answer((), exists, kept, secure, canonical, complete)
+    return Answer(tuple(chain.answer)[:MAX_VALUES], True, min(ttl, MAX_TTL), secure, canonical)

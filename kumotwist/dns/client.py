@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ipaddress
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.python.failure import Failure
 
@@ -13,7 +15,7 @@ from kumotwist.dns.cache import ExpiringCache
 from kumotwist.dns.datagram import OpenSocket, open_socket
 from kumotwist.dns.errors import DNSError
 from kumotwist.dns.exchange import Exchange
-from kumotwist.settings.types import HostPort
+from kumotwist.settings.types import HostPort, IPNetwork
 
 __all__ = ["Asker", "DNSClient"]
 
@@ -23,6 +25,8 @@ _CONCURRENCY = 128
 #: A failure is remembered for a moment, so that a broken domain is not asked for again by
 #: every message that goes there (RFC 9520, 3.2).
 _FAILURE_TTL = 5.0
+#: Aliases that are followed where the server does not do it; dnspython's bound is the same.
+_MAX_ALIASES = 16
 
 
 class Asker(Protocol):
@@ -42,16 +46,24 @@ class DNSClient:
         servers: Sequence[HostPort],
         timeout: float,
         opener: OpenSocket = open_socket,
+        trusted: Iterable[IPNetwork] = (),
     ) -> None:
         """@param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param servers: at least one.
         @param timeout: seconds for one look-up.
         @param opener: opens UDP sockets.
+        @param trusted: where the servers are that validate DNSSEC and are believed.
         """
         self._reactor = reactor
         self._servers = list(servers)
         self._timeout = timeout
         self._opener = opener
+        networks = tuple(trusted)
+        self._trusted = frozenset(
+            server
+            for server in self._servers
+            if any(ipaddress.ip_address(server.host) in network for network in networks)
+        )
         self._cache: ExpiringCache[Answer | DNSError] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
         self._turns = DeferredSemaphore(_CONCURRENCY)
         self._under_way: dict[Question, _Lookup] = {}
@@ -77,10 +89,38 @@ class DNSClient:
         return lookup.wait()
 
     def _exchange(self, question: Question) -> Deferred[Answer]:
+        return self._ask_servers(question).addCallback(self._follow, question, 1)
+
+    def _ask_servers(self, question: Question) -> Deferred[Answer]:
         exchange = Exchange(
-            self._reactor, question, tuple(self._servers), self._timeout, self._opener
+            self._reactor,
+            question,
+            tuple(self._servers),
+            self._timeout,
+            self._opener,
+            self._trusted,
         )
         return exchange.start().addCallback(self._prefer, exchange)
+
+    def _follow(self, answer: Answer, question: Question, hops: int) -> Answer | Deferred[Answer]:
+        """Ask where an alias leads, if the server has not done so."""
+        if answer.complete or answer.canonical is None:
+            return answer
+        if hops >= _MAX_ALIASES:
+            text = f"the look-up of {question} failed: the chain of aliases has no end"
+            raise DNSError(question.name.to_text(omit_final_dot=True), text)
+        end = Question(answer.canonical, question.kind)
+
+        def joined(further: Answer) -> Answer:
+            return attrs.evolve(
+                further,
+                ttl=min(answer.ttl, further.ttl),
+                secure=answer.secure and further.secure,
+                canonical=further.canonical or answer.canonical,
+            )
+
+        following = self._ask_servers(end).addCallback(joined)
+        return following.addCallback(self._follow, question, hops + 1)
 
     def _prefer(self, answer: Answer, exchange: Exchange) -> Answer:
         """Ask the server that answered first from now on: the others may be dead."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import dns.flags
@@ -44,11 +44,13 @@ class Exchange:
         servers: Sequence[HostPort],
         timeout: float,
         opener: OpenSocket = open_socket,
+        trusted: Collection[HostPort] = (),
     ) -> None:
         """@param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param servers: at least one, the preferred first.
         @param timeout: seconds for all tries together.
         @param opener: opens UDP sockets.
+        @param trusted: the servers whose word on DNSSEC counts.
         """
         self.server: HostPort | None = None
         self._reactor = reactor
@@ -56,6 +58,7 @@ class Exchange:
         self._servers = servers
         self._timeout = timeout
         self._opener = opener
+        self._trusted = trusted
         self._tries = min(_MAX_TRIES, max(_MIN_TRIES, 2 * len(servers)))
         self._interval = timeout / self._tries
         self._begun = 0
@@ -99,7 +102,7 @@ class Exchange:
             self._end_try(attempt)
             self._run(_StreamTry, attempt.server)
             return
-        answer = read_answer(response)
+        answer = read_answer(response, trusted=attempt.server in self._trusted)
         if answer is not None:
             self.server = attempt.server
             self._finish(answer)

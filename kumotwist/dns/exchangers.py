@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import attrs
 
-__all__ = ["MailExchangers", "in_order", "site_name"]
+__all__ = ["MailExchangers", "before", "in_order", "site_name"]
 
 
 @attrs.define(frozen=True)
@@ -22,6 +22,8 @@ class MailExchangers:
     @ivar null_mx: whether the domain says that it takes no mail (RFC 7505); then there are no
         hosts, and the answer to its mail is C{556 5.1.10}.
     @ivar implicit: whether the domain has no MX and is its own host (RFC 5321, 5.1).
+    @ivar secure: whether DNSSEC vouches for the hosts, or for there being no MX.
+    @ivar canonical: the domain's name behind its aliases; empty if it has none.
     """
 
     domain: str
@@ -29,6 +31,23 @@ class MailExchangers:
     site_name: str
     null_mx: bool = False
     implicit: bool = False
+    secure: bool = False
+    canonical: str = ""
+
+
+def before(
+    hosts: Sequence[tuple[int, str]], ourselves: Container[str]
+) -> tuple[tuple[int, str], ...]:
+    """The hosts that are nearer to the destination than we are (RFC 5321, 5.1).
+
+    Where we are one of a domain's exchangers, those of the same preference and of worse ones would
+    hand the mail back to us.
+
+    @param ourselves: our own names, in lower case.
+    @return: all hosts if we are not among them; none if we are the best.
+    """
+    ours = [preference for preference, name in hosts if name in ourselves]
+    return tuple(host for host in hosts if not ours or host[0] < min(ours))
 
 
 def in_order(

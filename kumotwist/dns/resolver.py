@@ -57,7 +57,10 @@ class Resolver:
         """
         self._hosts = settings.hosts
         self._asker = asker or DNSClient(
-            reactor, settings.nameservers or system_nameservers(), settings.timeout
+            reactor,
+            settings.nameservers or system_nameservers(),
+            settings.timeout,
+            trusted=settings.trusted_nameservers,
         )
         self._chance = chance or random.Random()
 
@@ -98,7 +101,7 @@ class Resolver:
         if not answer.exists:
             raise DNSError(domain, f"the domain {domain} does not exist", permanent=True)
         if not answer.values:
-            return self.lookup_addresses(domain).addCallback(self._implicit_mx, domain)
+            return self.lookup_addresses(domain).addCallback(self._implicit_mx, domain, answer)
         named = [
             (record.preference, record.exchange.to_text(omit_final_dot=True).lower())
             for record in answer.values
@@ -111,16 +114,31 @@ class Resolver:
         if not usable:
             raise DNSError(domain, f"no mail exchanger of {domain} has a usable name")
         site = site_name([name for _, name in usable])
-        return MailExchangers(domain, in_order(usable, self._chance), site)
+        return MailExchangers(
+            domain,
+            in_order(usable, self._chance),
+            site,
+            secure=answer.secure,
+            canonical=_canonical(answer),
+        )
 
-    def _implicit_mx(self, addresses: tuple[IPAddress, ...], domain: str) -> MailExchangers:
+    def _implicit_mx(
+        self, addresses: tuple[IPAddress, ...], domain: str, answer: Answer
+    ) -> MailExchangers:
         if not addresses:
             raise DNSError(
                 domain,
                 f"the domain {domain} has neither mail exchangers nor addresses",
                 permanent=True,
             )
-        return MailExchangers(domain, ((0, domain),), domain, implicit=True)
+        return MailExchangers(
+            domain,
+            ((0, domain),),
+            domain,
+            implicit=True,
+            secure=answer.secure,
+            canonical=_canonical(answer),
+        )
 
     # -- addresses ---------------------------------------------------------------------------
 
@@ -193,6 +211,13 @@ class Resolver:
         except DNSError as error:
             return fail(error)
         return self._asker.ask(question).addCallback(_listing_codes)
+
+
+def _canonical(answer: Answer) -> str:
+    """The name behind the aliases; empty if there are none."""
+    if answer.canonical is None:
+        return ""
+    return answer.canonical.to_text(omit_final_dot=True).lower()
 
 
 def _host_names(answer: Answer) -> tuple[str, ...]:

@@ -11,8 +11,10 @@ import attrs
 from kumotwist.settings import SettingType, setting
 from kumotwist.settings.types import (
     DURATION,
+    NETWORKS,
     HostPort,
     IPAddress,
+    IPNetwork,
     list_of,
     parse_host_port,
     split_list,
@@ -91,6 +93,12 @@ class DNSSettings:
         "How long one look-up may take, all name servers together; after that the message is "
         "tried again later.",
         default=5.0,
+    )
+    trusted_nameservers: tuple[IPNetwork, ...] = setting(
+        NETWORKS,
+        "Where the name servers are whose word on DNSSEC counts (the AD flag): they validate, and "
+        "nobody can forge what comes from them. DANE needs it.",
+        default=tuple(ipaddress.ip_network(text) for text in ("127.0.0.0/8", "::1")),
     )
     hosts: Hosts = setting(
         HOSTS,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 from twisted.internet.defer import Deferred, succeed
 
-from kumotwist.dns import DNSError, MailExchangers
+from kumotwist.dns import DNSError, MailExchangers, before, site_name
 from kumotwist.egress.settings import PathTable
 from kumotwist.interfaces import IResolver
 from kumotwist.queue.settings import QueueSettings
 
-__all__ = ["Host", "NullMXError", "Plan", "Planner", "domain_of_queue"]
+__all__ = ["Host", "MailLoopError", "NullMXError", "Plan", "Planner", "domain_of_queue"]
 
 
 @attrs.define(frozen=True)
@@ -55,6 +57,14 @@ class NullMXError(DNSError):
         super().__init__(domain, f"{domain} says that it takes no mail (null MX)", permanent=True)
 
 
+class MailLoopError(DNSError):
+    """A domain's best mail exchanger is this very node, which does not keep mail for it."""
+
+    def __init__(self, domain: str, host: str) -> None:
+        text = f"mail for {domain} loops back to this node ({host} is its best mail exchanger)"
+        super().__init__(domain, text, permanent=True)
+
+
 def domain_of_queue(queue: str) -> str:
     """The domain whose MX hosts serve a queue: C{campaign:tenant@domain!routing_domain}."""
     domain = queue.rpartition("@")[2]
@@ -67,11 +77,15 @@ class Planner:
 
     @param resolver: looks MX hosts up.
     @param paths: says which domains have settings of their own.
+    @param ourselves: the names of this node, in lower case.
     """
 
-    def __init__(self, resolver: IResolver, paths: PathTable) -> None:
+    def __init__(
+        self, resolver: IResolver, paths: PathTable, ourselves: Iterable[str] = ()
+    ) -> None:
         self._resolver = resolver
         self._paths = paths
+        self._ourselves = frozenset(ourselves)
 
     def plan(self, queue: str, settings: QueueSettings) -> Deferred[Plan]:
         """Find the hosts for a queue.
@@ -89,9 +103,14 @@ class Planner:
         def found(exchangers: MailExchangers) -> Plan:
             if exchangers.null_mx:
                 raise NullMXError(domain)
-            hosts = tuple(Host(name) for _, name in exchangers.hosts)
-            site = prefix + exchangers.site_name
-            return self._laned(site, domain, hosts, looked_up=True, lmtp=lmtp)
+            nearer = before(exchangers.hosts, self._ourselves)
+            if not nearer:
+                raise MailLoopError(domain, exchangers.hosts[0][1])
+            site = exchangers.site_name
+            if len(nearer) < len(exchangers.hosts):
+                site = site_name([name for _, name in sorted(nearer)])
+            hosts = tuple(Host(name) for _, name in nearer)
+            return self._laned(prefix + site, domain, hosts, looked_up=True, lmtp=lmtp)
 
         looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
         return looked_up

@@ -31,7 +31,7 @@ from kumotwist.endpoints.errors import (
     GeneralFailureError,
     NotAllowedError,
 )
-from kumotwist.queue.plan import NullMXError
+from kumotwist.queue.plan import MailLoopError, NullMXError
 from kumotwist.smtp.client import (
     SessionAuthError,
     SessionLost,
@@ -239,8 +239,12 @@ def judge_lookup(failure: BaseException, domain: str) -> Verdict:
     """Judge a look-up that gave no hosts."""
     if isinstance(failure, DNSError):
         if failure.permanent:
-            # RFC 7505, 4.2 names the codes for a null MX; 5.1.2 is a domain that does not exist.
-            code, enhanced = (556, "5.1.10") if isinstance(failure, NullMXError) else (550, "5.1.2")
+            # 5.1.2 is a domain that does not exist.
+            code, enhanced = 550, "5.1.2"
+            if isinstance(failure, NullMXError):
+                code, enhanced = 556, "5.1.10"  # RFC 7505, 4.2
+            elif isinstance(failure, MailLoopError):
+                code, enhanced = 554, "5.4.6"  # RFC 3463, 3.5
             reply = internal_reply(code, enhanced, failure.text)
             return Verdict(Scope.SITE, reply, permanent=True, blame="message")
         return Verdict(Scope.SITE, internal_reply(451, "4.4.3", failure.text), blame="nobody")

@@ -88,7 +88,7 @@ class Node(MultiService):
         pools = {name: pool.entries for name, pool in configuration.pools.items()}
         self._scheduler = Scheduler(
             reactor,
-            Planner(self._resolver, configuration.paths),
+            Planner(self._resolver, configuration.paths, _own_names(configuration)),
             configuration.queues,
             configuration.paths,
             self._sources,
@@ -253,3 +253,11 @@ class Node(MultiService):
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()
+
+
+def _own_names(configuration: Configuration) -> Iterator[str]:
+    """What this node calls itself where others send mail to it."""
+    yield configuration.node.hostname.lower()
+    for listener in configuration.listeners.values():
+        if listener.hostname:
+            yield listener.hostname.lower()

@@ -59,6 +59,8 @@ PARTS = (
     Part("sshd", "openssh-server"),
     Part("ssh", "openssh-client"),
     Part("ssh-keygen", "openssh-client"),
+    Part("nsd", "nsd"),
+    Part("unbound", "unbound"),
 )
 
 

@@ -26,6 +26,8 @@ ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing lib
 need sshd openssh-server
 need ssh openssh-client
 need ssh-keygen openssh-client
+need nsd nsd
+need unbound unbound
 # swaks does TLS only with this module, which its package merely recommends.
 ! command -v perl >/dev/null 2>&1 || perl -MNet::SSLeay -e 1 2>/dev/null || missing="$missing libnet-ssleay-perl"
 
