@@ -73,12 +73,21 @@ class IReception(Interface):
             was kept must be undone, since the client will try again.
         """
 
-    def rejected(session: ServerSession, reply: Reply, command: str) -> None:
+    def rejected(
+        session: ServerSession,
+        reply: Reply,
+        command: str,
+        sender: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
         """A 4xx or 5xx was given, by the listener or by this object. Told once for each, and not
         at all of connections that are more than there may be.
 
         @param command: what it answers, safe to log; C{"."} for the end of data and the empty
             string for the connection itself.
+        @param sender: the sender of the transaction that it ended or was part of, if there was one.
+        @param recipients: whom it speaks of: the recipient that was refused, or those that had been
+            accepted when the message was.
         """
 
 

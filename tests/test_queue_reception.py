@@ -130,6 +130,16 @@ class QuestionTests(ReceptionCase):
         self.assertEqual(record["type"], "Rejection")
         self.assertEqual(record["response"]["command"], "RCPT TO:<x@y.z>")
         self.assertEqual(record["peer_address"], {"name": "client.example", "addr": "192.0.2.7"})
+        self.assertEqual((record["sender"], record["recipient"]), ("", ""))
+
+    def test_rejected_envelope(self) -> None:
+        """The record carries the envelope: one recipient as text, several as a list."""
+        for recipients, expected in ((["c@d"], "c@d"), (["c@d", "e@f"], ["c@d", "e@f"])):
+            self.reception.rejected(
+                SESSION, Reply.of(554, "5.6.0", "spam"), ".", "a@b.example", recipients
+            )
+            record = self.world.records()[-1]
+            self.assertEqual((record["sender"], record["recipient"]), ("a@b.example", expected))
 
 
 class ReceiveTests(ReceptionCase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -69,6 +70,7 @@ class ScriptedReception:
         self.answers: dict[str, Any] = {}
         self.received: list[tuple[ServerSession, Transaction]] = []
         self.refusals: list[tuple[str, str]] = []
+        self.envelopes: list[tuple[str, ...]] = []
         self.asked: list[str] = []
 
     def _answer(self, question: str) -> Any:
@@ -94,8 +96,16 @@ class ScriptedReception:
         answer = self._answer("receive")
         return answer if isinstance(answer, Deferred) else succeed(answer or STORED)
 
-    def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
+    def rejected(
+        self,
+        session: ServerSession,
+        reply: Reply,
+        command: str,
+        sender: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
         self.refusals.append((command, str(reply)))
+        self.envelopes.append((sender, *recipients))
 
 
 class ListenerTestCase(TestCase):

@@ -70,6 +70,36 @@ class RejectionTests(ListenerTestCase):
         self.connect()
         self.assertEqual(self.refused(3), ("", "421 4.3.2"))
 
+    def test_envelope(self) -> None:
+        """A refusal tells of which sender and recipients it speaks, as far as they are known."""
+        self.reception.answers["recipient no@d.example"] = Reply.of(550, "5.1.1", "no")
+        self.reception.answers["receive"] = Reply.of(554, "5.6.0", "spam")
+        protocol, _ = self.connect(OUTSIDE, self.listener(relay_to=("d.example",)))
+        protocol.dataReceived(HELLO + b"RCPT TO:<early@d.example>\r\n" + ENVELOPE)
+        protocol.dataReceived(
+            b"RCPT TO:<no@d.example>\r\nRCPT TO:<x@elsewhere.example>\r\nEXPN x\r\n"
+            b"RCPT TO:<e@d.example>\r\nDATA\r\n"
+        )
+        protocol.dataReceived(MESSAGE)
+        protocol.dataReceived(b"MAIL FROM:<>\r\n")
+        self.clock.advance(61)
+        self.reception.answers["sender"] = Reply.of(550, "5.1.8", "no")
+        protocol, _ = self.connect()
+        protocol.dataReceived(HELLO + ENVELOPE)
+        self.assertEqual(
+            self.reception.envelopes,
+            [
+                ("",),
+                ("a@b.example", "no@d.example"),
+                ("a@b.example", "x@elsewhere.example"),
+                ("a@b.example",),
+                ("a@b.example", "c@d.example", "e@d.example"),
+                ("",),
+                ("a@b.example",),
+                ("",),
+            ],
+        )
+
     def test_message(self) -> None:
         """Messages that are refused at their end, in one piece or in chunks."""
         self.reception.answers["receive"] = Reply.of(554, "5.6.0", "spam")

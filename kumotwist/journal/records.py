@@ -48,7 +48,7 @@ def make_record(
     message: QueuedMessage | None = None,
     id: str = "",
     sender: str = "",
-    recipient: str = "",
+    recipient: str | list[str] = "",
     site: str = "",
     peer_name: str = "",
     peer_address: str | None = None,

@@ -97,9 +97,16 @@ class Reception:
             return recipient.address
         return self._postmaster
 
-    def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
+    def rejected(
+        self,
+        session: ServerSession,
+        reply: Reply,
+        command: str,
+        sender: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
         """Record what a client was refused."""
-        self._recorder.rejection(session, reply, command)
+        self._recorder.rejection(session, reply, command, sender, recipients)
 
     # -- messages ---------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -134,14 +135,24 @@ class Recorder:
                 reception_protocol=session.protocol if session else "",
             )
 
-    def rejection(self, session: ServerSession, reply: Reply, command: str) -> None:
-        """Record what a client was refused."""
+    def rejection(
+        self,
+        session: ServerSession,
+        reply: Reply,
+        command: str,
+        sender: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
+        """Record what a client was refused, and of which envelope as far as it is known."""
         self._journal.record(
             make_record(
                 "Rejection",
                 now=self._clock.seconds(),
                 nodeid=self._nodeid,
                 response=reply._replace(command=command),
+                sender=sender,
+                # A list where it speaks of several, as in KumoMTA's records of batches.
+                recipient=list(recipients) if len(recipients) > 1 else "".join(recipients),
                 peer_name=session.ehlo_domain,
                 peer_address=session.peer.host,
                 reception_protocol=session.protocol,

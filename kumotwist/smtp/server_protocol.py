@@ -23,6 +23,7 @@ from kumotwist.wire.smtp.events import (
     PAUSED,
     Auth,
     AuthResponse,
+    BadCommand,
     Chunk,
     DataBegin,
     Event,
@@ -33,6 +34,7 @@ from kumotwist.wire.smtp.events import (
     Quit,
     Rcpt,
     StartTLS,
+    Transaction,
     XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
@@ -199,14 +201,15 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _answer(self, event: Event, reply: Reply) -> None:
         if reply.code >= 400:
-            self._refused(reply, event.command)
+            self._refused(reply, event.command, event)
         self._out.append(self._machine.answer(reply))
 
-    def _refused(self, reply: Reply, command: str) -> None:
+    def _refused(self, reply: Reply, command: str, event: Event | None = None) -> None:
         if reply is say.TOO_MANY_CONNECTIONS:
             return  # whoever opens thousands of connections shall not fill the records as well
         command = one_line(command, 512)
-        self._reception.rejected(self.session, reply, command)
+        sender, recipients = _envelope(event, self._machine.transaction)
+        self._reception.rejected(self.session, reply, command, sender, recipients)
         if reply.code == 421:
             self._log.info(
                 "{listener}: sent {peer} away: {reply}",
@@ -411,6 +414,21 @@ class ESMTPServerProtocol(ServerArrival):
         self._machine.stop()
         self._charge(0)
         self._timer.allow(LINGER)
+
+
+def _envelope(event: Event | None, current: Transaction | None) -> tuple[str, list[str]]:
+    """What a refusal speaks of: the sender, and the recipients where they are the point.
+
+    @param event: what is refused; L{None} for the session.
+    @param current: the transaction under way.
+    """
+    if isinstance(event, BadCommand):
+        return ("" if current is None else current.sender), []
+    transaction = getattr(event, "transaction", current)
+    if transaction is None:
+        return "", []
+    refused = [event.recipient] if isinstance(event, Rcpt) else transaction.recipients
+    return transaction.sender, [recipient.address for recipient in refused]
 
 
 _JUDGE: dict[type, Callable[[ESMTPServerProtocol, Any], bool]] = {

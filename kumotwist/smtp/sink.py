@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -102,7 +102,14 @@ class SinkReception:
             self._tell(session, transaction)
         return self._held_back("data", lambda: reply) or succeed(reply)
 
-    def rejected(self, session: ServerSession, reply: Reply, command: str) -> None:
+    def rejected(
+        self,
+        session: ServerSession,
+        reply: Reply,
+        command: str,
+        sender: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
         """Log what was refused, by this object or by the listener."""
         self.counts["refused"] += 1
         self._log.info(
