@@ -26,7 +26,7 @@ from kumotwist.endpoints.errors import (
     ProxyRefusedError,
 )
 from kumotwist.endpoints.hops import PlannedHop
-from kumotwist.queue.plan import Host, NullMXError, Plan
+from kumotwist.queue.plan import Host, MailLoopError, NullMXError, Plan
 from kumotwist.queue.targets import TargetWalk
 from kumotwist.queue.verdicts import (
     INTERNAL,

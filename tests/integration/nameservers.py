@@ -79,7 +79,8 @@ class Zone:
 
 def _signed(zone: Zone) -> tuple[str, str]:
     """The zone's text and, for a signed one, its trust anchor."""
-    head = f"@ 60 IN SOA ns.{zone.name}. me.{zone.name}. 1 3600 600 86400 60\n@ 60 IN NS ns.{zone.name}.\n"
+    head = f"@ 60 IN SOA ns.{zone.name}. me.{zone.name}. 1 3600 600 86400 60\n"
+    head += f"@ 60 IN NS ns.{zone.name}.\n"
     text = "$TTL 60\n" + head + "ns IN A 127.0.0.1\n" + zone.records
     parsed = dns.zone.from_text(text, zone.name + ".", relativize=False)
     if not zone.signed:
