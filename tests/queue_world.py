@@ -62,6 +62,8 @@ class World:
     @param domain_queues: values for further C{[queue:PATTERN]}s.
     @param domain_paths: values for further C{[path:PATTERN]}s.
     @param limits: of a node that has several processes.
+    @param network: a real reactor instead of the network in memory.
+    @param pools: the pools, instead of C{pool} and C{other}.
     """
 
     def __init__(
@@ -77,9 +79,13 @@ class World:
         domain_paths: Mapping[str, dict[str, Any]] | None = None,
         spool: MemorySpool | None = None,
         limits: LimitTable | None = None,
+        network: Any = None,
+        pools: Mapping[str, Sequence[tuple[str, int]]] | None = None,
     ) -> None:
-        self.network = MemoryNetwork()
-        self.network.rightNow = BEGINNING
+        self.network: Any = network
+        if network is None:
+            self.network = MemoryNetwork()
+            self.network.rightNow = BEGINNING
         self.journal = ListJournal()
         self.trace = Trace(self.network)
         self.spool = spool or MemorySpool()
@@ -108,11 +114,11 @@ class World:
                 name: Source.of(attrs.evolve(SourceSettings(name=name), **values))
                 for name, values in sources.items()
             },
-            Rotations({pool: tuple(weights.items()) for pool in ("pool", "other")}),
+            Rotations(pools or {pool: tuple(weights.items()) for pool in ("pool", "other")}),
             lambda: 0.5,
         )
         recorder = Recorder(self.network, self.journal, self.trace, "node")
-        fates = Fates(
+        self.fates = Fates(
             self.network,
             lambda: 0.5,
             self.spool,
@@ -127,7 +133,7 @@ class World:
                 reactor=self.network,
                 resolver=FakeResolver(records or {}, fail),
                 health=self.health,
-                fates=fates,
+                fates=self.fates,
                 bodies=self.bodies,
                 trace=self.trace,
                 limits=self.limits,
@@ -153,6 +159,14 @@ class World:
     def inject(
         self, *recipients: str, sender: str = "a@sender.example", body: bytes = BODY, **meta: Any
     ) -> list[QueuedMessage]:
+        """Store messages that share a body and hand them to the scheduler; see what happens."""
+        messages = self.enqueue(*recipients, sender=sender, body=body, **meta)
+        self.network.settle()
+        return messages
+
+    def enqueue(
+        self, *recipients: str, sender: str = "a@sender.example", body: bytes = BODY, **meta: Any
+    ) -> list[QueuedMessage]:
         """Store messages that share a body and hand them to the scheduler."""
         now = self.network.seconds()
         messages = [
@@ -173,7 +187,6 @@ class World:
             message.body = body
             self.bodies.keep(message)
         self.scheduler.insert_all(messages)
-        self.network.settle()
         return messages
 
     def records(self, *kinds: str) -> list[dict[str, Any]]:

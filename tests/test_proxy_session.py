@@ -156,6 +156,8 @@ class ConversationTests(ProxyCase):
             (errno.ENETUNREACH, 3),
             (errno.EHOSTUNREACH, 4),
             (errno.ECONNREFUSED, 5),
+            (errno.ECONNRESET, 5),
+            (errno.EPIPE, 5),
             (errno.ETIMEDOUT, 6),
             (errno.EADDRNOTAVAIL, 1),
             (errno.EPERM, 1),

@@ -30,6 +30,9 @@ _REPS = {
     errno.ENETUNREACH: Rep.NETWORK_UNREACHABLE,
     errno.EHOSTUNREACH: Rep.HOST_UNREACHABLE,
     errno.ECONNREFUSED: Rep.CONNECTION_REFUSED,
+    # It accepted and hung up before we could say so: the destination's doing, not the proxy's.
+    errno.ECONNRESET: Rep.CONNECTION_REFUSED,
+    errno.EPIPE: Rep.CONNECTION_REFUSED,
     errno.ETIMEDOUT: Rep.TTL_EXPIRED,
 }
 

@@ -194,16 +194,16 @@ Port {port}
 Timeout 60
 LogLevel Info
 Allow 127.0.0.1
-ConnectPort {allowed}
+MaxClients 500
 """
 
 
 async def start_tinyproxy(
-    test: TestCase, allowed: int, *, login: tuple[str, str] | None = None
+    test: TestCase, allowed: int | None, *, login: tuple[str, str] | None = None
 ) -> tuple[Child, int]:
     """Start tinyproxy on a free port.
 
-    @param allowed: the only port that CONNECT may lead to.
+    @param allowed: the only port that CONNECT may lead to; any if absent.
     @param login: the user name and password that it wants.
     @return: the process and its port.
     """
@@ -212,7 +212,9 @@ async def start_tinyproxy(
     directory = Path(test.mktemp()).absolute()
     directory.mkdir(parents=True)
     path = directory / "tinyproxy.conf"
-    text = _TINYPROXY.format(port=port, allowed=allowed)
+    text = _TINYPROXY.format(port=port)
+    if allowed is not None:
+        text += f"ConnectPort {allowed}\n"
     if login is not None:
         text += "BasicAuth {} {}\n".format(*login)
     path.write_text(text, encoding="utf-8")
