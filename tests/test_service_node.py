@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.protocol import connectionDone
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 
 from kumotwist.message.queued import QueuedMessage, new_id
-from kumotwist.service import Node, node
+from kumotwist.service import Node, node, obey_signals
 from kumotwist.service.errors import StartError
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.spool.ownership import OwnedDirectory
@@ -186,6 +189,101 @@ class StopTests(NodeCase):
         self.assertTrue(spool.closed)
         self.assertEqual(self.lines(), [])
         self.assertTrue(self.greeting().startswith(b"421 "))
+
+    def busy(self) -> StringTransport:
+        """A client in the middle of a message."""
+        protocol = self.factory(2525).buildProtocol(None)
+        transport = AbortableTransport(protocol)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(
+            b"EHLO c.example\r\nMAIL FROM:<a@a.example>\r\nRCPT TO:<b@b.example>\r\nDATA\r\nx"
+        )
+        return transport
+
+    def test_waits_for_a_message(self) -> None:
+        """A message that is being handed in is waited for, but not for ever."""
+        made = self.started()
+        self.busy()
+        stopping = made.stopService()
+        self.network.advance(node.STOP_PATIENCE - 1)
+        self.assertNoResult(stopping)
+        self.network.advance(2)
+        self.successResultOf(stopping)
+
+    def test_hurried(self) -> None:
+        """Who is told again to stop waits for nothing; a third time makes no difference."""
+        made = self.started()
+        self.busy()
+        stopping = made.stopService()
+        self.assertNoResult(stopping)
+        made.hurry()
+        made.hurry()
+        self.successResultOf(stopping)
+
+    def test_hurried_at_once(self) -> None:
+        """Two signals in one moment: it stops as if the second had come later."""
+        made = self.started()
+        self.busy()
+        made.hurry()
+        stopping = made.stopService()
+        self.network.advance(0)
+        self.successResultOf(stopping)
+
+
+class AbortableTransport(StringTransport):
+    """A transport that is gone when it is told to."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__()
+        self.protocol = protocol
+
+    def abortConnection(self) -> None:
+        """Tell the protocol."""
+        self.protocol.connectionLost(connectionDone)
+
+
+class SignalTests(NodeCase):
+    """SIGTERM and SIGINT."""
+
+    def test_first_and_second(self) -> None:
+        """The first stops the reactor, the others hurry what stops with it."""
+        handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", handlers.__setitem__)
+        reactor, hurried = StoppableReactor(), []
+        obey_signals(reactor, hurry=lambda: hurried.append(True))
+        self.assertEqual(handlers, {})
+        reactor.run()
+        handlers[signal.SIGTERM](signal.SIGTERM, None)
+        self.assertEqual((reactor.stopped, hurried), (True, []))
+        handlers[signal.SIGINT](signal.SIGINT, None)
+        self.assertEqual(hurried, [True])
+
+
+class StoppableReactor:
+    """What of a reactor has to do with its end."""
+
+    def __init__(self) -> None:
+        self.starting: list[Any] = []
+        self.stopped = False
+
+    def callWhenRunning(self, call: Any) -> None:
+        """Keep it."""
+        self.starting.append(call)
+
+    def run(self) -> None:
+        """Call what was kept."""
+        for call in self.starting:
+            call()
+
+    def callFromThread(self, call: Any, *arguments: Any) -> None:
+        """Call it."""
+        call(*arguments)
+
+    def stop(self) -> None:
+        """Once only, as the real one."""
+        if self.stopped:
+            raise ReactorNotRunning()
+        self.stopped = True
 
 
 class AnnouncementTests(NodeCase):

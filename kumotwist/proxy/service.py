@@ -207,7 +207,7 @@ class ProxyService(Service):
         shared.draining = True
         if shared.sessions:
             shared.idle = Deferred()
-            deadline = self._reactor.callLater(self.settings.drain_timeout, self._cut)
+            deadline = self._reactor.callLater(self.settings.drain_timeout, self.cut)
             await shared.idle
             if deadline.active():
                 deadline.cancel()
@@ -218,12 +218,13 @@ class ProxyService(Service):
             self._clients = None
         if port is not None:
             await maybeDeferred(port.stopListening)
-        self._cut()  # who came between the last look and the closing of the port
+        self.cut()  # who came between the last look and the closing of the port
         self._pipes.close()
         shared.log.flush()
         shared.draining = False
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End every session now."""
         for session in list(self._shared.sessions):
             session.abort("cut: the proxy shut down")
 

@@ -141,7 +141,7 @@ class Scheduler:
             ready.stop()
         self._check_stopped()
         if not done.called:
-            killer = self._reactor.callLater(patience, self._abort_sessions)
+            killer = self._reactor.callLater(patience, self.abort)
 
             def disarm(result: None) -> None:
                 if killer.active():
@@ -150,7 +150,8 @@ class Scheduler:
             done.addCallback(disarm)
         return done
 
-    def _abort_sessions(self) -> None:
+    def abort(self) -> None:
+        """End every session now; messages under way stay spooled."""
         for ready in self._ready_queues():
             ready.abort()
 

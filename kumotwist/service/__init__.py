@@ -1,6 +1,7 @@
 """The only place that knows everything: builds a running node from a configuration."""
 
 from kumotwist.service.node import Node
+from kumotwist.service.signals import obey_signals
 from kumotwist.service.standalone import proxy_services, standalone_proxies, standalone_sink
 
-__all__ = ["Node", "proxy_services", "standalone_proxies", "standalone_sink"]
+__all__ = ["Node", "obey_signals", "proxy_services", "standalone_proxies", "standalone_sink"]

@@ -75,6 +75,7 @@ class Node(MultiService):
         self._factories: list[ESMTPListenerFactory] = []
         self._opening: Deferred[None] | None = None
         self._spool_is_open = False
+        self._hurried = False
         self._build_queues()
         self._build_listeners()
 
@@ -240,19 +241,42 @@ class Node(MultiService):
 
     async def _stop(self) -> None:
         self._reception.closed = _STOPPING
+        patience = 0.0 if self._hurried else STOP_PATIENCE
         self._log.info(
             "stopping; transactions under way are finished first, for at most {patience:.0f} s",
-            patience=STOP_PATIENCE,
+            patience=patience,
         )
-        draining = [factory.stop_accepting() for factory in self._factories]
-        draining.append(self._scheduler.stop(STOP_PATIENCE))
+        draining = [factory.stop_accepting(patience) for factory in self._factories]
+        draining.append(self._scheduler.stop(patience))
         await DeferredList(draining, consumeErrors=True)
-        await maybeDeferred(super().stopService)
+        stopping = maybeDeferred(super().stopService)
+        if self._hurried:
+            self._cut()
+        await stopping
         if self._opening is not None:
             await self._opening
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()
+
+    def hurry(self) -> None:
+        """The node stops, or is about to, and shall not wait for transactions any longer.
+
+        Nothing is lost by it: what was under way is in the spool, or was never accepted.
+        """
+        if self._hurried:
+            return
+        self._hurried = True
+        self._log.warn("told to stop again: what is under way is cut off")
+        self._cut()
+
+    def _cut(self) -> None:
+        for factory in self._factories:
+            factory.cut()
+        if self._reception.closed is _STOPPING:
+            self._scheduler.abort()
+        for proxy in self._proxies:
+            proxy.cut()
 
 
 def _own_names(configuration: Configuration) -> Iterator[str]:

@@ -168,7 +168,7 @@ class ESMTPListenerFactory:
             done.callback(None)
             return done
         self._gone.append(done)
-        cut = self.reactor.callLater(timeout, self._cut)
+        cut = self.reactor.callLater(timeout, self.cut)
 
         def stop_waiting(result: None) -> None:
             if cut.active():
@@ -176,7 +176,10 @@ class ESMTPListenerFactory:
 
         return done.addCallback(stop_waiting)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End every session now, whatever it is doing."""
+        if not self.sessions:
+            return
         self._log.warn(
             "{listener}: cutting {count} connections",
             listener=self.settings.name,

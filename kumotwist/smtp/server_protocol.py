@@ -170,7 +170,11 @@ class ESMTPServerProtocol(ServerArrival):
         if self._machine.closed:
             self._close()
         elif self._pending is None:
-            self._await_input(progress)
+            if self._leaving is say.SHUTTING_DOWN and self._between_messages:
+                # The client may have nothing more to say, and would be waited for in vain.
+                self._hang_up(say.SHUTTING_DOWN)
+            else:
+                self._await_input(progress)
 
     def _await_input(self, progress: bool) -> None:
         """Go on reading, and say how long the client may take.
@@ -379,10 +383,14 @@ class ESMTPServerProtocol(ServerArrival):
     def drain(self) -> None:
         """End the session as soon as no message is under way."""
         self._leaving = say.SHUTTING_DOWN
+        if self._between_messages:
+            self._hang_up(say.SHUTTING_DOWN)
+
+    @property
+    def _between_messages(self) -> bool:
         machine = self._machine
         idle = machine.transaction is None and not machine.unread and not machine.owes_answer
-        if idle and self._welcomed and not self._closing:
-            self._hang_up(say.SHUTTING_DOWN)
+        return idle and self._welcomed and not self._closing
 
     def abort(self) -> None:
         """End the session now."""

@@ -46,7 +46,7 @@ def makeService(options: Options) -> IService:
 
     from kumotwist.errors import KumotwistError
     from kumotwist.proxy.descriptors import raise_descriptor_limit
-    from kumotwist.service import Node
+    from kumotwist.service import Node, obey_signals
 
     raise_descriptor_limit()
     try:
@@ -55,4 +55,5 @@ def makeService(options: Options) -> IService:
         node.probe_spool()
     except KumotwistError as error:
         raise SystemExit(f"kumo: {error}") from None
+    obey_signals(reactor, hurry=node.hurry)
     return node  # type: ignore[no-any-return]
