@@ -14,6 +14,7 @@ from kumotwist.message import (
     header_value,
     is_8bit,
 )
+from kumotwist.message.header import waives_tls
 
 MESSAGE = (
     b"Received: from a by b;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\n"
@@ -24,6 +25,30 @@ MESSAGE = (
     b"\r\n"
     b"Received: this is text\r\n"
 )
+
+
+class WaivedTLSTests(SynchronousTestCase):
+    """C{TLS-Required: No} (RFC 8689, 3)."""
+
+    def test_values(self) -> None:
+        """Only one field that says No, in any case, within the header counts."""
+        for header, expected in (
+            (b"TLS-Required: No\r\n", True),
+            (b"A: b\r\ntls-required :\r\n nO \r\n", True),
+            (b"A: b\nTLS-Required: No\n", True),
+            (b"TLS-Required: Yes\r\n", False),
+            (b"TLS-Required: No\r\nTLS-Required: No\r\n", False),
+            (b"X-TLS-Required: No\r\n", False),
+            (b"A: b\r\n\r\nTLS-Required: No\r\n", False),
+            (b"", False),
+        ):
+            self.assertEqual(waives_tls(header + b"\r\nbody\r\n"), expected, header)
+
+    @given(st.binary(max_size=200))
+    def test_any_octets(self, octets: bytes) -> None:
+        """Whatever a message is, the question has an answer."""
+        for text in (octets, b"TLS-Required: " + octets):
+            self.assertIn(waives_tls(text), (True, False))
 
 
 class HeaderTests(SynchronousTestCase):

@@ -502,6 +502,28 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual((world.kinds(), world.spool.messages), (["Delivery"], {}))
 
 
+class RequireTLSTests(SynchronousTestCase):
+    """REQUIRETLS keeps to its own connections (RFC 8689)."""
+
+    def test_no_host_can(self) -> None:
+        """Hosts without STARTTLS are passed over; the message is returned, others are not."""
+        world = World({**TWO_HOSTS, "sender.example": ["A 192.0.2.9"]})
+        for host in ("192.0.2.1", "192.0.2.2", "192.0.2.9"):
+            world.sink(host)
+        world.inject("c@b.example", requiretls=True)
+        world.inject("d@b.example")
+        (record,) = world.records("Bounce")
+        self.assertEqual(record["recipient"], "c@b.example")
+        self.assertEqual(
+            (record["response"]["code"], record["response"]["enhanced_code"]["detail"]), (550, 10)
+        )
+        # The other message, and the report, which must not be lost.
+        self.assertEqual(
+            sorted(each["recipient"] for each in world.records("Delivery")),
+            ["a@sender.example", "d@b.example"],
+        )
+
+
 def recorded(world: World, hello: bytes) -> list[bytes]:
     """Put a server at 192.0.2.1 that takes a message, and remembers what it has heard."""
     heard: list[bytes] = []

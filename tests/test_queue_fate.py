@@ -210,6 +210,14 @@ class SuccessTests(FateCase):
         self.fates.delivered(message, TAKEN, attrs.evolve(FACTS, dsn=True))
         self.assertEqual((self.kinds(), self.spool.messages), (["Delivery"], {}))
 
+    def test_under_tls(self) -> None:
+        """A report on mail with REQUIRETLS goes with it, and brings the header only."""
+        message = self.message(meta={"requiretls": True, "dsn_ret": "FULL"})
+        self.fates.failed(message, NO, FACTS)
+        report, text = self.report()
+        self.assertTrue(report.meta["requiretls"])
+        self.assertNotIn("Hello.", text)
+
     def test_mail_store(self) -> None:
         """What a mail store takes over LMTP is delivered."""
         facts = attrs.evolve(FACTS, delivery_protocol="LMTP")

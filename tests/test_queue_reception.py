@@ -18,6 +18,7 @@ from zope.interface.verify import verifyObject
 from kumotwist.interfaces import IReception
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.reception import IDS_A_LINE, MAX_ID_LINES, Reception
+from kumotwist.queue.tls_wishes import tls_wish
 from kumotwist.settings.types import HostPort
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.smtp.session import ServerSession
@@ -25,6 +26,7 @@ from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.testing.spool import MemorySpool
 from kumotwist.tls.facts import TLSFacts
+from kumotwist.tls.policy import TLSWish
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.reply_reader import ReplyReader
@@ -140,6 +142,31 @@ class QuestionTests(ReceptionCase):
             )
             record = self.world.records()[-1]
             self.assertEqual((record["sender"], record["recipient"]), ("a@b.example", expected))
+
+
+class TLSWishTests(ReceptionCase):
+    """What a sender wants of TLS on the way (RFC 8689)."""
+
+    def wish(self, body: bytes = BODY, sender: str = "a@b.example", **parameters: None) -> TLSWish:
+        """What is kept with a message, as delivery reads it."""
+        given = transaction("c@b.example", body=body, **parameters)
+        given.sender = sender
+        self.receive_transaction(given)
+        return tls_wish(self.inserted[-1])
+
+    def receive_transaction(self, given: Transaction) -> None:
+        """Hand it in."""
+        self.successResultOf(self.reception.receive(SESSION, given))
+
+    def test_wishes(self) -> None:
+        """REQUIRETLS is kept; TLS-Required counts without it; the null sender demands nothing."""
+        waived = b"TLS-Required: no\r\n" + BODY
+        self.assertIs(self.wish(), TLSWish.NOTHING)
+        self.assertIs(self.wish(REQUIRETLS=None), TLSWish.REQUIRED)
+        self.assertIs(self.wish(waived), TLSWish.WAIVED)
+        self.assertIs(self.wish(waived, REQUIRETLS=None), TLSWish.REQUIRED)
+        self.assertIs(self.wish(sender="", REQUIRETLS=None), TLSWish.NOTHING)
+        self.assertTrue(self.inserted[-1].meta["requiretls"])
 
 
 class ReceiveTests(ReceptionCase):

@@ -47,6 +47,7 @@ from kumotwist.smtp.client import (
     SessionTLSError,
     SMTPSessionError,
 )
+from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.testing.dns import FakeResolver
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
@@ -208,6 +209,12 @@ CASES: dict[str, Case] = {
     "starttls-refused": session(SessionRefused, "starttls", reply=Reply.of(454, None, "no")),
     "tls-missing": session(SessionTLSError, "starttls"),
     "tls-handshake": session(SessionTLSError, "starttls"),
+    "requiretls-no-tls": session(
+        SessionUnfitError, "starttls", reply=Reply.of(550, "5.7.10", "no STARTTLS")
+    ),
+    "requiretls-missing": session(
+        SessionUnfitError, "starttls", reply=Reply.of(550, "5.7.30", "no REQUIRETLS")
+    ),
     "auth-refused": session(SessionRefused, "auth", reply=Reply.of(535, "5.7.8", "no")),
     "auth-unsafe": session(SessionAuthError, "auth"),
     "mail-lost": session(SessionLost, "mail"),

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kumotwist.egress.settings import PathSettings
 from kumotwist.settings import declared
 from kumotwist.tls import policy
-from kumotwist.tls.policy import tls_demand
+from kumotwist.tls.policy import TLSWish, tls_demand
 
 #: What the table in the module's docstring says of each value, by its columns.
 NOT_OFFERED = {"clear": False, "next host": True}
@@ -43,6 +43,29 @@ class DemandTests(SynchronousTestCase):
     def test_reason(self) -> None:
         """A demand says where it comes from."""
         self.assertEqual(tls_demand("Required").reason, "enable_tls = Required")
+
+
+class WishTests(SynchronousTestCase):
+    """What a message's sender wants over that (RFC 8689)."""
+
+    VALUES = ("Disabled", "Opportunistic", "OpportunisticInsecure", "Required", "RequiredInsecure")
+
+    def test_required(self) -> None:
+        """With REQUIRETLS nothing but a verified session with a host that offers it will do."""
+        for value in self.VALUES:
+            demand = tls_demand(value, TLSWish.REQUIRED)
+            self.assertTrue(
+                demand.attempt and demand.required and demand.verify and demand.requiretls
+            )
+            self.assertIsNone(demand.after_failed_handshake(True))
+
+    def test_waived(self) -> None:
+        """With C{TLS-Required: No} only what the operator demands is left."""
+        demand = tls_demand("Opportunistic", TLSWish.WAIVED)
+        self.assertEqual((demand.attempt, demand.required, demand.verify), (True, False, False))
+        self.assertIsNotNone(demand.after_failed_handshake(False))
+        for value in ("Disabled", "Required", "RequiredInsecure"):
+            self.assertEqual(tls_demand(value, TLSWish.WAIVED), tls_demand(value))
 
 
 class AfterFailureTests(SynchronousTestCase):

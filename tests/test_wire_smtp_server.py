@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -103,6 +104,25 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(drain(machine)[1], offer.replace(b"250-LIM", b"250 LIM")[:-14])
         machine.receive_data(lines("HELO me"))
         self.assertEqual(drain(machine)[1], b"250 mx.example.com\r\n")
+
+    def test_requiretls(self) -> None:
+        """REQUIRETLS is offered over TLS only, and refused without (RFC 8689, 4.1)."""
+        options = attrs.evolve(OPTIONS, requiretls=True)
+        for tls, offered, answers in (
+            (True, True, [250, 501, 250]),
+            (False, False, [250, 501, 530]),
+        ):
+            machine = SMTPServer(options, starttls=True, tls=tls)
+            machine.receive_data(lines("EHLO me"))
+            offer = drain(machine)[1]
+            self.assertEqual(b"REQUIRETLS" in offer, offered)
+            machine.receive_data(
+                lines("MAIL FROM:<a@b> REQUIRETLS=1", "MAIL FROM:<a@b> REQUIRETLS")
+            )
+            self.assertEqual(codes(offer + drain(machine)[1]), answers)
+        machine = SMTPServer(OPTIONS, tls=True)
+        machine.receive_data(lines("EHLO me", "MAIL FROM:<a@b> REQUIRETLS"))
+        self.assertEqual(codes(drain(machine)[1]), [250, 555])
 
     def test_order_of_replies(self) -> None:
         """There is no second event before the first is answered, whatever has arrived."""

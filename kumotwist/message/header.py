@@ -19,9 +19,11 @@ __all__ = [
     "header_fields",
     "header_value",
     "is_8bit",
+    "waives_tls",
 ]
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
+_TLS_REQUIRED = re.compile(rb"^tls-required[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _FOLD = re.compile(rb"\r?\n(?=[ \t])")
 
 
@@ -106,6 +108,21 @@ def count_received(body: bytes) -> int:
         + header.count(b"\nreceived :")
         + header.count(b"\nreceived\t:")
     )
+
+
+def waives_tls(body: bytes) -> bool:
+    """Whether the sender wants the message delivered without regard to what the recipient's side
+    says of TLS: C{TLS-Required: No} (RFC 8689, 3). A field that says anything else, or more than
+    one, says nothing."""
+    limit = header_end(body)
+    if _TLS_REQUIRED.search(body, 0, limit) is None:
+        return False
+    values = [
+        _FOLD.sub(b"", body[field.value_start : field.end]).strip().lower()
+        for field in header_fields(body)
+        if field.name.lower() == b"tls-required"
+    ]
+    return values == [b"no"]
 
 
 def is_8bit(body: bytes) -> bool:

@@ -178,7 +178,9 @@ def build_report(
     if not wants_report(message, notice.action, delay_by_default=True):
         raise ValueError("nobody wants a report on this message")
     host = _token(reporting_mta)
-    failed = notice.action == "failed"
+    # What was not lost does not come back, whatever RET says (RFC 3461, 4.3), and what was to
+    # travel under TLS does not come back on a way that may have none (RFC 8689, 5).
+    whole = notice.action == "failed" and "requiretls" not in message.meta
     boundary = f"report-{_token(report_id)}"
     while boundary.encode() in original:
         boundary += "x"
@@ -197,8 +199,7 @@ def build_report(
     parts = [
         _words_part(message, notice, host, now),
         _status_part(message, notice, host, now),
-        # RFC 3461, 4.3: what was not lost does not come back, whatever RET says.
-        _original_part(original, message.meta.get("dsn_ret") if failed else "HDRS"),
+        _original_part(original, message.meta.get("dsn_ret") if whole else "HDRS"),
     ]
     delimiter = f"\r\n--{boundary}\r\n".encode()
     top = "\r\n".join(header).encode("utf-8", "replace") + b"\r\n"

@@ -21,8 +21,15 @@ from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.login import log_in
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.targets import Target
-from kumotwist.queue.verdicts import Scope, Verdict, judge_connect, judge_session
+from kumotwist.queue.verdicts import (
+    Scope,
+    Verdict,
+    internal_reply,
+    judge_connect,
+    judge_session,
+)
 from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
+from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand
 from kumotwist.wire.smtp.dialect import Dialect
@@ -134,7 +141,10 @@ class Dialler:
             await self._secure(client, target, demand)
             await log_in(client, self._ready.path, str(target))
         except SMTPSessionError as failure:
-            client.abort()
+            if isinstance(failure, SessionUnfitError):
+                client.quit()
+            else:
+                client.abort()
             if self._aborted:
                 raise CancelledError() from None
             verdict = judge_session(
@@ -194,6 +204,10 @@ class Dialler:
         offered = client.capabilities.starttls
         if demand.attempt and offered:
             await client.start_tls(client_tls_options(target.host.name, verify=demand.verify))
+            if demand.requiretls and not client.capabilities.has("REQUIRETLS"):
+                raise _unfit(f"{target} does not offer REQUIRETLS", "5.7.30")
+        elif demand.requiretls:
+            raise _unfit(f"{target} does not offer STARTTLS (REQUIRETLS)", "5.7.10")
         elif demand.required:
             raise SessionTLSError("starttls", f"{target} does not offer STARTTLS ({demand.reason})")
 
@@ -306,6 +320,11 @@ class Dialler:
         local = transport.getHost()
         shown = f"[{local.host}]" if ":" in local.host else local.host
         return attrs.evolve(facts, source_address=f"{shown}:{local.port}")
+
+
+def _unfit(text: str, enhanced: str) -> SessionUnfitError:
+    """RFC 8689, 4.2.1: the next host is due."""
+    return SessionUnfitError("starttls", text, reply=internal_reply(550, enhanced, text))
 
 
 def _got_beyond_source(failure: BaseException) -> bool:

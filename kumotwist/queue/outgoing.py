@@ -6,6 +6,7 @@ from kumotwist.egress.settings import PathSettings
 from kumotwist.message.downgrade import NotConvertibleError, downgrade
 from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.tls_wishes import REQUIRED
 from kumotwist.smtp.client import OutgoingTransaction
 from kumotwist.wire.smtp.capabilities import Capabilities
 from kumotwist.wire.smtp.data import canonical
@@ -59,6 +60,7 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
         body_8bit=has_8bit,
         # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
         smtputf8=has_8bit and bool(first.meta.get("smtputf8")),
+        requiretls=REQUIRED in first.meta,
         ret=str(first.meta.get("dsn_ret", "")),
         envid=encode_xtext(str(first.meta.get("dsn_envid", ""))),
         notify=tuple(_notify(message) for message in batch),

@@ -11,6 +11,7 @@ from kumotwist.dns import DNSError, MailExchangers, before, site_name
 from kumotwist.egress.settings import PathTable
 from kumotwist.interfaces import IResolver
 from kumotwist.queue.settings import QueueSettings
+from kumotwist.tls.policy import TLSWish
 
 __all__ = ["Host", "MailLoopError", "NullMXError", "Plan", "Planner", "domain_of_queue"]
 
@@ -40,6 +41,7 @@ class Plan:
     @ivar looked_up: whether the hosts were found by look-up, which makes C{prohibited_hosts}
         apply: a route is the operator's word.
     @ivar lmtp: whether LMTP is spoken with them (RFC 2033). Its sites have names of their own.
+    @ivar tls: what the senders of this lane's messages want of TLS.
     """
 
     site: str
@@ -48,6 +50,13 @@ class Plan:
     hosts: tuple[Host, ...]
     looked_up: bool
     lmtp: bool = False
+    tls: TLSWish = TLSWish.NOTHING
+
+    def wishing(self, wish: TLSWish) -> Plan:
+        """The same for messages whose senders want something of TLS, in a lane of their own."""
+        if wish is TLSWish.NOTHING:
+            return self
+        return attrs.evolve(self, lane=f"{self.lane} {wish.value}", tls=wish)
 
 
 class NullMXError(DNSError):

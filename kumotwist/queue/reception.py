@@ -14,11 +14,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.interfaces import IReception, ISpool
-from kumotwist.message.header import count_received
+from kumotwist.message.header import count_received, waives_tls
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.received import received_header
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.recorder import Recorder
+from kumotwist.queue.tls_wishes import REQUIRED, WAIVED
 from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
@@ -161,6 +162,10 @@ class Reception:
             meta["body"] = transaction.parameters["BODY"]
         if "SMTPUTF8" in transaction.parameters:
             meta["smtputf8"] = True
+        if "REQUIRETLS" in transaction.parameters:
+            meta[REQUIRED] = True
+        elif waives_tls(transaction.body):
+            meta[WAIVED] = True
         return [
             QueuedMessage(
                 id=new_id(now),

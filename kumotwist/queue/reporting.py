@@ -18,6 +18,7 @@ from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.report import Notice, build_report
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.recorder import Recorder
+from kumotwist.queue.tls_wishes import REQUIRED
 from kumotwist.spool import SpoolClosedError, SpoolError, UnstorableMessageError
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.syntax import domain_of
@@ -192,6 +193,8 @@ class Reporter:
             due=now,
             meta={"reception_protocol": "Report", "reports_on": message.id},
         )
+        if REQUIRED in message.meta:
+            report.meta[REQUIRED] = True
         return report, body
 
     def _take(self, report: QueuedMessage, body: bytes, message: QueuedMessage) -> None:

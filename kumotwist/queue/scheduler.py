@@ -30,7 +30,9 @@ from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.retry import expiry
 from kumotwist.queue.settings import QueueSettings, QueueTable
+from kumotwist.queue.tls_wishes import tls_wish
 from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, judge_lookup
+from kumotwist.tls.policy import TLSWish
 
 __all__ = ["Scheduler"]
 
@@ -179,14 +181,14 @@ class Scheduler:
         if self._stopped:
             return
         now = self._reactor.seconds()
-        due: dict[tuple[str, int, Preference], list[QueuedMessage]] = {}
+        due: dict[tuple[str, int, Preference, TLSWish], list[QueuedMessage]] = {}
         for message in messages:
             if message.due <= now:
-                key = (message.queue, message.body_key, preference(message))
+                key = (message.queue, message.body_key, preference(message), tls_wish(message))
                 due.setdefault(key, []).append(message)
             else:
                 self._wait(message)
-        for (queue, _, _), together in due.items():
+        for (queue, *_), together in due.items():
             self._activate(queue, together)
 
     def _wait(self, message: QueuedMessage) -> None:
@@ -276,6 +278,7 @@ class Scheduler:
     def _route(self, messages: list[QueuedMessage], plan: Plan, settings: QueueSettings) -> None:
         """Choose a source and hand the messages, which want the same, to its ready queue."""
         pool, health = settings.egress_pool, self._node.health
+        plan = plan.wishing(tls_wish(messages[0]))
         wanted = preference(messages[0])
         while messages:
             name = self._choices.pick(pool, plan.lane, wanted)

@@ -124,7 +124,7 @@ class DeliverySession:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
         refusal: Verdict | None = None
         while (target := await self._walk.next()) is not None:
-            demand: TLSDemand | None = tls_demand(self._ready.path.enable_tls)
+            demand: TLSDemand | None = tls_demand(self._ready.path.enable_tls, self._ready.plan.tls)
             while demand is not None:
                 self._trace(batch, "connecting", target=str(target))
                 call = await self._dialler.dial(target, demand)

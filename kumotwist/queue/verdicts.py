@@ -41,6 +41,7 @@ from kumotwist.smtp.client import (
     SessionTLSError,
     SMTPSessionError,
 )
+from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import RecipientResult
@@ -177,6 +178,8 @@ def judge_session(
         return Verdict(Scope.MESSAGE, reply, possible_duplicate=True)
     if isinstance(failure, SessionRefused) and failure.reply is not None:
         return _judge_refused(failure, failure.reply, reused)
+    if isinstance(failure, SessionUnfitError) and failure.reply is not None:
+        return Verdict(Scope.HOST, failure.reply, permanent=True, blame="message")
     if isinstance(failure, SessionTLSError):
         reply = failure.reply or internal_reply(451, "4.7.5", f"{target}: {failure.text}")
         return Verdict(Scope.HOST, reply)

@@ -19,6 +19,7 @@ __all__ = [
     "SessionRefused",
     "SessionTLSError",
     "SessionTimeout",
+    "SessionUnfitError",
     "cause_words",
     "loss_words",
 ]
@@ -104,6 +105,10 @@ class SessionProtocolError(SMTPSessionError):
 
 class SessionTLSError(SMTPSessionError):
     """TLS could not be agreed on, or the server's certificate is not good enough."""
+
+
+class SessionUnfitError(SMTPSessionError):
+    """The server cannot keep what REQUIRETLS promises; C{reply} is ours, and says what it lacks."""
 
 
 def cause_words(cause: BaseException | None) -> str:

@@ -331,6 +331,7 @@ class ListenerSettings(ClientSettings):
             require_auth=self.require_auth,
             xclient=self.allow_xclient,
             dsn=self.dsn,
+            requiretls=True,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
@@ -20,6 +21,9 @@ from kumotwist.wire.smtp.syntax import (
     parse_parameters,
     parse_path,
 )
+
+if TYPE_CHECKING:
+    from kumotwist.wire.smtp.server_options import ServerOptions
 
 __all__ = ["CommandRefusedError", "read_hello", "read_line", "read_mail", "read_recipient"]
 
@@ -75,14 +79,14 @@ def read_hello(argument: str) -> str:
     return argument
 
 
-def read_mail(argument: str, max_size: int, *, auth: bool = False) -> Transaction:
+def read_mail(argument: str, options: ServerOptions, *, tls: bool = False) -> Transaction:
     """The argument of MAIL: C{FROM:<address>} and parameters.
 
     One space behind the colon is let through, because many clients send it.
 
     @param argument: what follows C{MAIL} and its space.
-    @param max_size: the largest message that will be taken, in octets.
-    @param auth: whether AUTH is offered, and its parameter with it.
+    @param options: what is offered, and the largest message that will be taken.
+    @param tls: whether the connection is encrypted.
     @raise CommandRefusedError: if it cannot be obeyed.
     """
     if argument[:5].upper() != "FROM:":
@@ -94,10 +98,12 @@ def read_mail(argument: str, max_size: int, *, auth: bool = False) -> Transactio
         raise CommandRefusedError(Reply.of(501, "5.1.7", str(error))) from None
     parameters = _read_parameters(rest) if rest else {}
     for keyword, value in parameters.items():
-        if auth and keyword == "AUTH":
+        if keyword == "AUTH" and options.offers_auth(tls=tls):
             _check_submitter(value)
+        elif keyword == "REQUIRETLS" and options.requiretls:
+            _check_requiretls(value, tls)
         else:
-            _check_mail_parameter(keyword, value, max_size)
+            _check_mail_parameter(keyword, value, options.max_message_size)
     if "SMTPUTF8" not in parameters and not sender.isascii():
         raise CommandRefusedError(_NOT_ASCII)
     return Transaction(sender, parameters)
@@ -128,6 +134,13 @@ def _check_mail_parameter(keyword: str, value: str | None, max_size: int) -> Non
         _check_dsn(_DSN_OF_MAIL[keyword], value)
     else:
         _refuse_parameter("MAIL", keyword)
+
+
+def _check_requiretls(value: str | None, tls: bool) -> None:
+    if value is not None:
+        raise CommandRefusedError(Reply.of(501, "5.5.4", "REQUIRETLS has no value"))
+    if not tls:  # RFC 8689, 4.1: it has come in clear already
+        raise CommandRefusedError(Reply.of(530, "5.7.10", "REQUIRETLS needs TLS: say STARTTLS"))
 
 
 def _check_dsn(parse: Callable[[str | None], object], value: str | None) -> None:

@@ -44,6 +44,8 @@ class OutgoingTransaction:
         octets really need is looked at in any case.
     @ivar smtputf8: whether the message needs SMTPUTF8 whatever its addresses are: its header
         has characters beyond ASCII (RFC 6531, 3.4).
+    @ivar requiretls: whether REQUIRETLS is said where it is offered (RFC 8689). That it is offered,
+        over a connection that is safe enough, is for the caller to see to.
     @ivar ret: RET of the report that the sender wants, C{FULL} or C{HDRS}; usually empty (RFC
         3461, 4.3). This one and the following are as they stand in commands.
     @ivar envid: ENVID, in xtext; usually empty (RFC 3461, 4.4).
@@ -60,6 +62,7 @@ class OutgoingTransaction:
     body_8bit: bool = False
     smtputf8: bool = False
     line_ends_checked: bool = False
+    requiretls: bool = False
     ret: str = ""
     envid: str = ""
     notify: tuple[str, ...] = ()
@@ -90,6 +93,8 @@ def mail_command(transaction: OutgoingTransaction, capabilities: Capabilities) -
         or not all(map(str.isascii, transaction.recipients))
     ):
         parts.append("SMTPUTF8")
+    if transaction.requiretls and capabilities.has("REQUIRETLS"):
+        parts.append("REQUIRETLS")
     if capabilities.dsn:
         if transaction.ret.upper() in {"FULL", "HDRS"}:
             parts.append(f"RET={transaction.ret.upper()}")

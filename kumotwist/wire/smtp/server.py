@@ -308,9 +308,7 @@ class SMTPServer:
             return self._out_of_order(say.AUTH_NEEDED, text)
         if self._messages >= self._options.max_messages:
             return BadCommand(say.NO_MORE_SENDERS, text)
-        transaction = read_mail(
-            argument, self._options.max_message_size, auth=self._options.offers_auth(tls=self._tls)
-        )
+        transaction = read_mail(argument, self._options, tls=self._tls)
         return Mail(transaction, self._unless_idle(say.OK_SENDER), text)
 
     def _read_rcpt(self, argument: str, text: str) -> Event:

@@ -31,6 +31,7 @@ class ServerOptions:
     @ivar xclient: whether XCLIENT is offered.
     @ivar dsn: whether DSN is offered (RFC 3461): somebody sees to the reports. Its parameters are
         read in any case.
+    @ivar requiretls: whether REQUIRETLS is offered, over TLS (RFC 8689).
     @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
     """
 
@@ -49,6 +50,7 @@ class ServerOptions:
     max_failed_logins: int = 3
     xclient: bool = False
     dsn: bool = False
+    requiretls: bool = False
 
     def greeting(self) -> Reply:
         """The opening of a session (RFC 5321, 3.1)."""
@@ -70,6 +72,8 @@ class ServerOptions:
             *(("DSN",) if self.dsn else ()),
             f"LIMITS MAILMAX={self.max_messages} RCPTMAX={self.max_recipients}",
         )
+        if tls and self.requiretls:
+            lines = (*lines, "REQUIRETLS")
         if self.offers_auth(tls=tls):
             lines = (*lines, f"AUTH {' '.join(self.auth)}")
         if self.xclient:
