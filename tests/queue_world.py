@@ -18,11 +18,12 @@ from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
+from kumotwist.queue.naming import Naming
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
-from kumotwist.queue.settings import QueuePattern, QueueTable
+from kumotwist.queue.settings import NamingSettings, QueuePattern, QueueTable
 from kumotwist.settings.layers import Rule
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.smtp.settings import SinkSettings
@@ -64,6 +65,7 @@ class World:
     @param limits: of a node that has several processes.
     @param network: a real reactor instead of the network in memory.
     @param pools: the pools, instead of C{pool} and C{other}.
+    @param naming: which header fields name queues.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class World:
         limits: LimitTable | None = None,
         network: Any = None,
         pools: Mapping[str, Sequence[tuple[str, int]]] | None = None,
+        naming: NamingSettings | None = None,
     ) -> None:
         self.network: Any = network
         if network is None:
@@ -144,7 +147,12 @@ class World:
             lambda writable: self.scheduler.resume() if writable else self.scheduler.pause()
         )
         self.reception = Reception(
-            self.network, self.spool, self.bodies, recorder, self.scheduler.insert_all
+            self.network,
+            self.spool,
+            self.bodies,
+            recorder,
+            self.scheduler.insert_all,
+            Naming(naming or NamingSettings(), queues),
         )
 
     # -- what a test does -------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class ReceptionCase(SynchronousTestCase):
             self.world.bodies,
             self.world.reception._recorder,
             self.inserted.extend,
+            self.world.reception._naming,
             **facts,
         )
 

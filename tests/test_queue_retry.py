@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.retry import LONGEST_DELAY, expiry, retry_delay
 from kumotwist.queue.settings import QueueSettings
 
@@ -63,4 +64,5 @@ class ExpiryTests(SynchronousTestCase):
 
     def test_max_age(self) -> None:
         """A message is given up C{max_age} after it was received."""
-        self.assertEqual(expiry(QueueSettings(max_age=3600.0), 1000.0), 4600.0)
+        message = QueuedMessage("0" * 32, "", "x@b.example", "b.example", 1, 1000.0, 1000.0)
+        self.assertEqual(expiry(QueueSettings(max_age=3600.0), message), 4600.0)

@@ -6,6 +6,7 @@ import socket
 
 import attrs
 
+from kumotwist.queue.settings import NamingSettings
 from kumotwist.settings import setting
 from kumotwist.settings.types import HOST_NAME, TEXT, SettingType, list_of, parse_count
 from kumotwist.smtp.settings import MAILBOX
@@ -29,7 +30,7 @@ def _machine_name() -> str:
 
 
 @attrs.define(frozen=True)
-class NodeSettings:
+class NodeSettings(NamingSettings):
     """The node itself.
 
     Once a configuration has been loaded C{include} is empty: what it named is part of the rest.

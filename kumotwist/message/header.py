@@ -8,7 +8,7 @@ and leaves the octets alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "header_value",
     "is_8bit",
     "waives_tls",
+    "without_fields",
 ]
 
 _NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
@@ -89,6 +90,19 @@ def header_value(body: bytes, name: bytes) -> bytes | None:
         if field.name.lower() == wanted:
             return _FOLD.sub(b"", body[field.value_start : field.end]).strip()
     return None
+
+
+def without_fields(body: bytes, names: Collection[bytes]) -> bytes:
+    """The message without the fields of some names.
+
+    @param names: in lower case, without the colon.
+    """
+    kept, position = [], 0
+    for field in header_fields(body):
+        if field.name.lower() in names:
+            kept.append(body[position : field.start])
+            position = field.end
+    return b"".join((*kept, body[position:])) if kept else body
 
 
 def has_header(body: bytes, name: bytes) -> bool:

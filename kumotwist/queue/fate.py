@@ -19,7 +19,7 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.notices import delay_notice, failure_notice, success_notice
 from kumotwist.queue.recorder import AttemptFacts, Recorder
 from kumotwist.queue.reporting import Reporter
-from kumotwist.queue.retry import expiry, retry_delay
+from kumotwist.queue.retry import expiry, retry_due
 from kumotwist.queue.settings import QueueSettings, QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
 from kumotwist.wire.smtp.replies import Reply
@@ -91,12 +91,10 @@ class Fates:
             return
         settings = self._queues.resolve(message.queue)
         now = self._clock.seconds()
-        expires = expiry(settings, message.created)
-        if now >= expires:
+        if now >= expiry(settings, message):
             self.expired(message, verdict.reply, facts)
             return
-        # The last attempt is made when the time is over, not one interval before.
-        message.due = min(now + retry_delay(settings, message.attempts, self._random), expires)
+        message.due = retry_due(settings, message, now, self._random)
         message.meta["last_reply"] = str(verdict.reply)
         # It was attempted: the next wait is a new one, to be recorded again.
         message.meta.pop("delayed", None)
@@ -129,7 +127,7 @@ class Fates:
         """
         now = self._clock.seconds()
         settings = self._queues.resolve(message.queue)
-        if now > expiry(settings, message.created):
+        if now > expiry(settings, message):
             self.expired(message, reply, AttemptFacts(pool=settings.egress_pool))
             return False
         facts = AttemptFacts(pool=settings.egress_pool)
@@ -175,7 +173,7 @@ class Fates:
         ):
             return
         if wants_report(message, "delayed", delay_by_default=settings.delay_report_by_default):
-            retry_until = expiry(settings, message.created)
+            retry_until = expiry(settings, message)
             self._reporter.delayed(message, delay_notice(reply, facts, now, retry_until))
 
     def _not_updated(self, failure: Any, message: QueuedMessage) -> None:

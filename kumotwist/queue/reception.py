@@ -18,7 +18,9 @@ from kumotwist.message.header import count_received, waives_tls
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.received import received_header
 from kumotwist.queue.bodies import Bodies
+from kumotwist.queue.naming import Labels, Naming, NamingError
 from kumotwist.queue.recorder import Recorder
+from kumotwist.queue.retry import first_due
 from kumotwist.queue.tls_wishes import REQUIRED, WAIVED
 from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
@@ -45,6 +47,7 @@ class Reception:
     @param insert: hands stored messages to their queues.
     @param postmaster: where mail for C{<postmaster>} without a domain goes; without it such mail
         is refused.
+    @param naming: says which queues messages go to.
     @param untraced: listeners that put no C{Received} header in front.
     """
 
@@ -57,10 +60,12 @@ class Reception:
         bodies: Bodies,
         recorder: Recorder,
         insert: Callable[[Sequence[QueuedMessage]], None],
+        naming: Naming,
         untraced: Iterable[str] = (),
         postmaster: str | None = None,
     ) -> None:
         self._postmaster = postmaster
+        self._naming = naming
         self._clock = clock
         self._spool = spool
         self._bodies = bodies
@@ -116,8 +121,12 @@ class Reception:
         if count_received(transaction.body) > MAX_HOPS:
             return succeed(Reply.of(554, "5.4.6", "too many hops: this message goes in circles"))
         now = self._clock.seconds()
-        messages = self._messages(session, transaction, now)
-        body = self._traced(session, transaction, messages, now)
+        try:
+            labels, body = self._naming.read(session, transaction.body)
+        except NamingError as error:
+            return succeed(Reply.of(554, "5.6.0", str(error)))
+        messages = self._messages(session, transaction, labels, now)
+        body = self._traced(session, body, messages, now)
         for message in messages:
             message.size = len(body)
         gone = False
@@ -147,7 +156,7 @@ class Reception:
         return answer
 
     def _messages(
-        self, session: ServerSession, transaction: Transaction, now: float
+        self, session: ServerSession, transaction: Transaction, labels: Labels, now: float
     ) -> list[QueuedMessage]:
         meta: dict[str, Any] = {
             "reception_protocol": session.protocol,
@@ -166,12 +175,14 @@ class Reception:
             meta[REQUIRED] = True
         elif waives_tls(transaction.body):
             meta[WAIVED] = True
-        return [
+        if labels.timing:
+            meta["timing"] = dict(labels.timing)
+        messages = [
             QueuedMessage(
                 id=new_id(now),
                 sender=transaction.sender,
                 recipient=self._address(recipient),
-                queue=domain_of(self._address(recipient)),
+                queue=self._naming.name(labels, domain_of(self._address(recipient))),
                 size=0,
                 created=now,
                 due=now,
@@ -179,16 +190,20 @@ class Reception:
             )
             for recipient in transaction.recipients
         ]
+        if labels.timing:
+            for message in messages:
+                message.due = first_due(message)
+        return messages
 
     def _traced(
         self,
         session: ServerSession,
-        transaction: Transaction,
+        body: bytes,
         messages: list[QueuedMessage],
         now: float,
     ) -> bytes:
         if session.listener in self._untraced:
-            return transaction.body
+            return body
         header = received_header(
             ehlo=session.ehlo_domain,
             peer=session.peer.host,
@@ -200,7 +215,7 @@ class Reception:
             tls_version=session.tls.protocol_version if session.tls else None,
             tls_cipher=session.tls.cipher if session.tls else None,
         )
-        return header + transaction.body
+        return header + body
 
     def _take(self, session: ServerSession, messages: list[QueuedMessage], body: bytes) -> None:
         """Record stored messages and hand them to their queues."""

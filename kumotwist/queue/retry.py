@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.settings import QueueSettings
+from kumotwist.queue.timing import SchedulingError, Timing
 
-__all__ = ["expiry", "retry_delay"]
+__all__ = ["expiry", "first_due", "retry_delay", "retry_due", "timing_of"]
 
 #: No delay is longer than this, in seconds, whatever the number of attempts.
 LONGEST_DELAY = 30 * 86400.0
@@ -30,6 +32,40 @@ def retry_delay(settings: QueueSettings, attempts: int, random: Callable[[], flo
     return max(0.0, min(delay, LONGEST_DELAY) + (random() - 0.5) * jitter)
 
 
-def expiry(settings: QueueSettings, created: float) -> float:
+def timing_of(message: QueuedMessage) -> Timing | None:
+    """What the sender wants; L{None} if that is nothing, or cannot be understood any more."""
+    fields = message.meta.get("timing")
+    if not fields:
+        return None
+    try:
+        return Timing.of(fields)
+    except SchedulingError:  # such as a time zone that is not there any more
+        return None
+
+
+def expiry(settings: QueueSettings, message: QueuedMessage) -> float:
     """The moment after which no attempt is made any more; seconds since the epoch."""
-    return created + settings.max_age
+    timing = timing_of(message) if "timing" in message.meta else None
+    if timing is not None and timing.expires is not None:
+        return timing.expires
+    return message.created + settings.max_age
+
+
+def first_due(message: QueuedMessage) -> float:
+    """When the first attempt may be made."""
+    timing = timing_of(message)
+    return message.created if timing is None else timing.next(message.created)
+
+
+def retry_due(
+    settings: QueueSettings, message: QueuedMessage, now: float, random: Callable[[], float]
+) -> float:
+    """When the next attempt is made, C{message.attempts} having been counted up.
+
+    The last attempt is made when the time is over, not one interval before; a message that may
+    only be sent at certain hours has none then.
+    """
+    expires = expiry(settings, message)
+    due = now + retry_delay(settings, message.attempts, random)
+    timing = timing_of(message)
+    return min(due if timing is None else timing.next(due), expires)

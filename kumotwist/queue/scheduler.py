@@ -28,7 +28,7 @@ from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
 from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
-from kumotwist.queue.retry import expiry
+from kumotwist.queue.retry import expiry, timing_of
 from kumotwist.queue.settings import QueueSettings, QueueTable
 from kumotwist.queue.tls_wishes import tls_wish
 from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, judge_lookup
@@ -229,6 +229,8 @@ class Scheduler:
         for message in messages:
             if self._is_too_old(message):
                 self._node.fates.expired(message, None, AttemptFacts(pool=settings.egress_pool))
+            elif "timing" in message.meta and self._is_early(message):
+                self._wait(message)
             else:
                 fresh.append(message)
         if not fresh:
@@ -244,11 +246,22 @@ class Scheduler:
         self._look_up(queue, fresh, settings)
 
     def _is_too_old(self, message: QueuedMessage) -> bool:
-        expires = expiry(self._queues.resolve(message.queue), message.created)
+        expires = expiry(self._queues.resolve(message.queue), message)
         # The last attempt is due when the time is over; a timer that is late does not cancel it.
-        grace = LAST_CALL if message.due == expires else 0.0
+        # What has a time of its own ends at that time.
+        grace = LAST_CALL if message.due == expires and "timing" not in message.meta else 0.0
         late: bool = self._reactor.seconds() > expires + grace
         return late
+
+    def _is_early(self, message: QueuedMessage) -> bool:
+        """Whether the sender does not want an attempt now; the message's due time is moved then."""
+        timing = timing_of(message)
+        now = self._reactor.seconds()
+        if timing is None or timing.next(now) <= now:
+            return False
+        expires = expiry(self._queues.resolve(message.queue), message)
+        message.due = min(timing.next(now), expires + 0.001)
+        return True
 
     def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
         waiting = self._lookups[queue] = [first]

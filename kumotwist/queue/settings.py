@@ -12,9 +12,17 @@ import attrs
 
 from kumotwist.settings import SettingType, setting
 from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
-from kumotwist.settings.types import BOOLEAN, TEXT, duration, list_of, parse_domain
+from kumotwist.settings.types import BOOLEAN, DOMAIN, TEXT, duration, list_of, parse_domain
 
-__all__ = ["QueueName", "QueuePattern", "QueueSettings", "QueueTable", "SmartHost"]
+__all__ = [
+    "NamingSettings",
+    "QueueName",
+    "QueuePattern",
+    "QueueSettings",
+    "QueueTable",
+    "SmartHost",
+    "parse_label",
+]
 
 
 class SmartHost(NamedTuple):
@@ -113,12 +121,99 @@ class QueueSettings:
         default=(),
         default_doc="MX look-up",
     )
+    routing_domain: str | None = setting(
+        DOMAIN,
+        "The domain whose MX hosts (or `[path:…]`) are used instead of the recipients' own.",
+        default=None,
+        default_doc="the recipients' domain",
+    )
     protocol: str = setting(
         SettingType("one of `smtp`, `lmtp`", _parse_protocol),
         "How it is delivered. LMTP (KumoMTA's `use_lmtp`) is for a mail store that a `route` "
         "names, with its port.",
         default="smtp",
     )
+
+
+def _parse_header_name(text: str) -> str:
+    if not re.fullmatch(r"[!-9;-~]{1,64}", text.strip()):
+        raise ValueError(f"{text!r} is not the name of a header field (such as X-Tenant)")
+    return text.strip()
+
+
+HEADER_NAME: SettingType[str] = SettingType("header field", _parse_header_name)
+
+
+# What has a meaning in a queue's name, or in a pattern, cannot be part of a part of it.
+_LABEL = re.compile(r"[^\s:*\x00-\x1f\x7f]{1,128}")
+
+
+def parse_label(text: str) -> str:
+    """Read the name of a tenant or of a campaign.
+
+    @raise ValueError: if it could not be part of a queue's name.
+    """
+    label = text.strip()
+    if not _LABEL.fullmatch(label) or not label.isprintable():
+        raise ValueError("a name has up to 128 characters, no blanks, no : and no *")
+    return label
+
+
+LABEL: SettingType[str] = SettingType("name", parse_label)
+
+
+@attrs.define(frozen=True)
+class NamingSettings:
+    """Which queue a message goes to (KumoMTA's queue helper)."""
+
+    tenant_header: str | None = setting(
+        HEADER_NAME,
+        "The header field that names a message's tenant: `X-Tenant`. It is read from clients that "
+        "may relay.",
+        default=None,
+    )
+    remove_tenant_header: bool = setting(
+        BOOLEAN, "Whether that field is removed from the message.", default=False
+    )
+    campaign_header: str | None = setting(
+        HEADER_NAME, "The header field that names its campaign: `X-Campaign`.", default=None
+    )
+    remove_campaign_header: bool = setting(
+        BOOLEAN, "Whether that field is removed from the message.", default=False
+    )
+    scheduling_header: str | None = setting(
+        HEADER_NAME,
+        "The header field that says when it may be sent: `X-Schedule`, a JSON object of "
+        "`first_attempt`, `expires`, `dow`, `tz`, `start` and `end`.",
+        default=None,
+    )
+    remove_scheduling_header: bool = setting(
+        BOOLEAN, "Whether that field is removed from the message.", default=True
+    )
+    default_tenant: str | None = setting(
+        LABEL, "The tenant of a message that names none.", default=None
+    )
+    tenant_from_login: bool = setting(
+        BOOLEAN,
+        "Whether the tenant of a client that has logged in is its user name, whatever the header "
+        "says.",
+        default=False,
+    )
+
+    @property
+    def reads_header(self) -> bool:
+        """Whether messages have to be looked at."""
+        return bool(self.tenant_header or self.campaign_header or self.scheduling_header)
+
+    @property
+    def removed_headers(self) -> frozenset[bytes]:
+        """The fields that are removed, in lower case."""
+        fields = (
+            (self.remove_tenant_header, self.tenant_header),
+            (self.remove_campaign_header, self.campaign_header),
+            (self.remove_scheduling_header, self.scheduling_header),
+        )
+        return frozenset(name.lower().encode() for remove, name in fields if remove and name)
 
 
 class QueueName(NamedTuple):
@@ -241,6 +336,13 @@ class QueueTable(RuleTable[QueuePattern, QueueSettings]):
             positions = self._wild if "*" in domain else self._by_domain.setdefault(domain, [])
             positions.append(number)
         self._cached = lru_cache(maxsize=16384)(self._find)
+
+    @property
+    def reroutes(self) -> bool:
+        """Whether any queue may have a C{routing_domain}."""
+        return self.default.routing_domain is not None or any(
+            "routing_domain" in rule.values for rule in self.rules
+        )
 
     def resolve(self, queue_name: str) -> QueueSettings:
         """The settings of a scheduled queue.

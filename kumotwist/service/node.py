@@ -23,6 +23,7 @@ from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
+from kumotwist.queue.naming import Naming
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
@@ -124,6 +125,7 @@ class Node(MultiService):
             bodies,
             recorder,
             self._scheduler.insert_all,
+            naming=Naming(configuration.node, configuration.queues),
             postmaster=configuration.node.postmaster,
             untraced=(
                 name

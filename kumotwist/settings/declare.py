@@ -88,11 +88,11 @@ _declared: dict[type, Mapping[str, tuple[attrs.Attribute[Any], Setting]]] = {}
 
 
 def declared(cls: type) -> Mapping[str, tuple[attrs.Attribute[Any], Setting]]:
-    """The settings of a class by their keys, in the order of declaration."""
+    """The settings of a class by their keys, in the order of declaration, inherited ones last."""
     if cls in _declared:
         return _declared[cls]
     found = {}
-    for attribute in attrs.fields(cls):
+    for attribute in sorted(attrs.fields(cls), key=lambda attribute: attribute.inherited):
         if _KEY in attribute.metadata:
             facts = attribute.metadata[_KEY]
             found[facts.key or attribute.name] = (attribute, facts)

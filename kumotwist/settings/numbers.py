@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kumotwist.settings.kind import SettingType
 
+_T = TypeVar("_T")
+
 __all__ = [
     "DURATION",
+    "LIMIT",
+    "NAMED_LIMITS",
+    "NAMED_RATES",
     "RATE",
     "SIZE",
+    "Limit",
     "Rate",
     "duration",
     "integer",
@@ -175,3 +181,63 @@ def render_rate(value: Rate) -> str:
 
 
 RATE: SettingType[Rate] = SettingType("rate", parse_rate, render_rate)
+
+
+class Limit(int):
+    """How many there may be at the same time (KumoMTA's C{connection_limit}).
+
+    @ivar local: never shared with other nodes; a plain number is not local.
+    """
+
+    local: bool = False
+
+    @classmethod
+    def of(cls, number: int, *, local: bool = False) -> Limit:
+        """Make one."""
+        limit = cls(number)
+        limit.local = local
+        return limit
+
+
+def parse_limit(text: str) -> Limit:
+    """Read C{32}, C{1,000} or C{local:20}."""
+    spec = text.strip()
+    number = parse_count(spec.removeprefix("local:"))
+    if number < 1:
+        raise ValueError(f"{text!r} is out of range (at least 1)")
+    return Limit.of(number, local=spec.startswith("local:"))
+
+
+def render_limit(value: int) -> str:
+    """Write a limit as it could be read again."""
+    return f"local:{int(value)}" if isinstance(value, Limit) and value.local else str(int(value))
+
+
+LIMIT: SettingType[int] = SettingType("limit", parse_limit, render_limit)
+
+
+def _named(kind: SettingType[_T]) -> SettingType[tuple[tuple[str, _T], ...]]:
+    """Values with names: C{NAME = VALUE}, separated by line ends or commas."""
+
+    def parse(text: str) -> tuple[tuple[str, _T], ...]:
+        found: dict[str, _T] = {}
+        # The commas within a rate stay: 1,000/hour, and 10/5m,max_burst=3.
+        for item in re.split(r"\n|,(?=\s*(?!max_burst\b)[\w.@-]+\s*=)", text):
+            if not item.strip():
+                continue
+            name, equals, value = (part.strip() for part in item.partition("="))
+            if not equals or not re.fullmatch(r"[\w.@-]+", name):
+                raise ValueError(f"{item.strip()!r} is not NAME = {kind.name.upper()}")
+            if name in found:
+                raise ValueError(f"{name} is given twice")
+            found[name] = kind.parse(value)
+        return tuple(found.items())
+
+    def render(value: tuple[tuple[str, _T], ...]) -> str:
+        return ", ".join(f"{name} = {kind.render(each)}" for name, each in value)
+
+    return SettingType(f"list of NAME = {kind.name}", parse, render)
+
+
+NAMED_RATES = _named(RATE)
+NAMED_LIMITS = _named(LIMIT)

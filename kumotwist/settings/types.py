@@ -23,6 +23,9 @@ from kumotwist.settings.addresses import (
 from kumotwist.settings.kind import SettingType, list_of, split_list
 from kumotwist.settings.numbers import (
     DURATION,
+    LIMIT,
+    NAMED_LIMITS,
+    NAMED_RATES,
     RATE,
     SIZE,
     Rate,
@@ -52,6 +55,9 @@ __all__ = [
     "HOST_NAME",
     "HOST_PORT",
     "IP_ADDRESS",
+    "LIMIT",
+    "NAMED_LIMITS",
+    "NAMED_RATES",
     "NETWORKS",
     "PORTS",
     "RATE",
