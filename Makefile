@@ -9,7 +9,7 @@ MESSAGES ?= 100000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-proxy bench-proxy-idle bench-spool reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-relay bench-proxy bench-proxy-idle bench-spool reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -81,6 +81,9 @@ real-parts: ## install HAProxy, Dante, microsocks, swaks, Postfix … from Debia
 
 torture: $(VENV)/.installed-dev ## kill the node, proxies and disks at random while mail flows (20 minutes; ROUNDS=500)
 	@'$(bin)/python' -m tests.torture --rounds '$(ROUNDS)'
+
+bench-relay: $(VENV)/.installed ## kumotwist beside Postfix, Haraka and python-slimta, 5 KB messages (10 minutes)
+	@'$(bin)/python' -m benchmarks.relay
 
 bench-spool: $(VENV)/.installed ## start a node over MESSAGES=100000 queued messages: time, memory, delivery meanwhile
 	@'$(bin)/python' -m benchmarks.spool --messages '$(MESSAGES)'

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 from benchmarks.proxy_load import banner_server, bulk_rate, bulk_server, connection_rate
-from benchmarks.proxy_servers import Server, running_servers
+from benchmarks.proxy_servers import running_servers
+from benchmarks.server import Server
 
 _SERVERS = ("kumoproxy", "dante", "microsocks")
 

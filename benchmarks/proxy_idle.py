@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.proxy_load import socks5
-from benchmarks.proxy_servers import Server, start_kumoproxy
+from benchmarks.proxy_servers import start_kumoproxy
+from benchmarks.server import Server
 
 _fork = multiprocessing.get_context("fork")
 _EACH = 2500
