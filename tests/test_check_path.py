@@ -8,6 +8,7 @@ from kumotwist.check import Status
 from kumotwist.testing.scripted import Close, Expect, Send, Step
 from tests.check_case import BIND, CONNECT, GREETING, CheckCase, make_source, reply, smtp
 
+NO_LOGIN = "the proxy asks for none: alice and the password are not used"
 OK, SKIPPED, WARNING, FAILURE = Status.OK, Status.SKIPPED, Status.WARNING, Status.FAILURE
 NOT_TRIED = "not tried: the way out ends before this"
 PROXY = ("10.0.5.10", 5000)
@@ -214,7 +215,8 @@ class SOCKS5Tests(CheckCase):
         self.assertIn("authentication methods", self.finding(report, "login").text)
 
     def test_login(self) -> None:
-        """A login that is accepted, and one that is not; the password is never shown."""
+        """A login that is accepted, one that nobody asks for, and one that is refused; the password
+        is never shown."""
         source = make_source(
             socks5_proxy_server="10.0.5.10:5000",
             socks5_proxy_source_address="10.0.0.1",
@@ -230,6 +232,19 @@ class SOCKS5Tests(CheckCase):
         self.put(*PROXY, *hello, Send(b"\x01\x00"), *rest)
         report = self.check(source, mx=MX)
         self.assert_found(report, "login", OK, "accepted (alice)")
+        self.put(*PROXY, Expect(b"\x05\x02\x00\x02"), Send(b"\x05\x00"), *rest)
+        report = self.check(source, mx=MX)
+        self.assert_found(report, "login", WARNING, NO_LOGIN)
+        self.put(
+            *PROXY,
+            Expect(b"\x05\x02\x00\x02"),
+            Send(b"\x05\x00"),
+            Expect(BIND),
+            Send(b"\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"),
+        )
+        report = self.check(source, mx=MX)
+        self.assert_found(report, "login", WARNING, NO_LOGIN)
+        self.assertIn("it asked for no login", self.finding(report, "bind").text)
         self.put(*PROXY, *hello, Send(b"\x01\x01"))
         report = self.check(source, mx=MX)
         self.assertEqual(self.statuses(report)["proxy"], "ok")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kumotwist.service import listening
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
+from kumotwist.settings.listening import why_not_listening
 
 
 class FakePort:
@@ -79,10 +82,23 @@ class ListeningTests(SynchronousTestCase):
         failure = self.assertRaises(StartError, service.startService)
         self.assertEqual(
             str(failure),
-            "[listener:main] listen: Couldn't listen on 127.0.0.1:2525: "
-            "[Errno 98] Address already in use.",
+            "[listener:main] listen: 127.0.0.1:2525 is in use by another process (stop that one or "
+            "listen elsewhere; ss -ltnp 'sport = :2525' shows it)",
         )
         self.assertFalse(service.running)
+
+    def test_words(self) -> None:
+        """Each reason is told with what to do; what is not known is told as it is."""
+        for number, host, port, words in (
+            (errno.EADDRINUSE, "::1", 25, "[::1]:25 is in use"),
+            (errno.EADDRINUSE, None, "/run/kumo.sock", "/run/kumo.sock is in use by another"),
+            (errno.EADDRNOTAVAIL, "192.0.2.1", 25, "does not have the address of 192.0.2.1:25"),
+            (errno.EACCES, "", 25, "no permission for 0.0.0.0:25 (ports below 1024"),
+            (errno.EIO, "", 25, "[Errno 5]"),
+        ):
+            error = CannotListenError(host, port, OSError(number, os.strerror(number)))
+            self.assertIn(words, why_not_listening(error))
+        self.assertEqual(why_not_listening(ValueError("nonsense")), "nonsense")
 
     def test_no_such_endpoint(self) -> None:
         """So does an endpoint of a kind that nobody knows, or with odd arguments."""

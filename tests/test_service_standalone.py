@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import attrs
-from twisted.application.service import IService
+from twisted.application.service import IService, MultiService
+from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.http.settings import HTTPSettings
+from kumotwist.proxy import ProxyService
 from kumotwist.proxy.settings import ProxySettings
 from kumotwist.service.errors import StartError
+from kumotwist.service.listening import ListeningService
 from kumotwist.service.standalone import (
     proxy_services,
     sink_service,
+    standalone_proxies,
     standalone_sink,
     tls_context,
 )
 from kumotwist.smtp.settings import ListenerSettings, SinkSettings
+from tests.proxy_case import ObedientTransport
 
 
 class TLSTests(SynchronousTestCase):
@@ -100,6 +107,28 @@ class ProxyTests(SynchronousTestCase):
         settings = ProxySettings(listen="tcp:5000:interface=127.0.0.1")
         service = proxy_services(MemoryReactorClock(), {"local": settings}, {})
         self.assertTrue(IService.providedBy(service))
+
+    def test_pages_last(self) -> None:
+        """While the proxies drain their pages are there, and say that they drain."""
+        reactor = MemoryReactorClock()
+        settings = ProxySettings(listen="tcp:5000:interface=127.0.0.1")
+        service = standalone_proxies(
+            reactor, {"local": settings}, {}, HTTPSettings(listen="tcp:8001:interface=127.0.0.1")
+        )
+        service.startService()
+        [proxies] = [one for one in service if isinstance(one, MultiService)]
+        [proxy] = proxies
+        [pages] = [one for one in service if isinstance(one, ListeningService)]
+        assert isinstance(proxy, ProxyService)
+        client = ObedientTransport(peerAddress=IPv4Address("TCP", "127.0.0.1", 5))
+        factory: Any = next(each[1] for each in reactor.tcpServers if each[0] == 5000)
+        client.protocol = factory.buildProtocol(None)
+        client.protocol.makeConnection(client)
+        stopping = service.stopService()
+        self.assertEqual((proxy.status, pages.running), ("draining", 1))
+        client.lose()
+        self.successResultOf(stopping)
+        self.assertEqual((proxy.status, pages.running), ("stopped", 0))
 
     def test_cannot_be_built(self) -> None:
         """What is wrong with one stops the start."""

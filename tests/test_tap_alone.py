@@ -62,6 +62,29 @@ class ProxyTests(OutputCase):
         self.assertIn("--http: ", self.wrong("-l", ":5000", "--http", "nonsense"))
         self.assertIn("a file has [http]", self.wrong("-c", path, "--http", ":1"))
 
+    def test_check(self) -> None:
+        """C{--check} builds everything, starts nothing, and says what is wrong."""
+        path = self.write("[proxy:a]\nlisten = 127.0.0.1:5000\n")
+        for arguments, words in ((["-c", path], path), (["-l", "127.0.0.1:5000"], "kumoproxy")):
+            self.stdout.truncate(0)
+            self.stdout.seek(0)
+            self.assertEqual(self.exit(kumoproxy.Options(), *arguments, "--check"), 0)
+            self.assertEqual(self.stdout.getvalue(), f"{words}: ok\n")
+        certificate = self.write("nonsense", "cert.pem")
+        path = self.write(
+            f"[proxy:a]\nlisten = 127.0.0.1:5000\ntls_certificate = {certificate}\n", "tls.ini"
+        )
+        failure = str(self.exit(kumoproxy.Options(), "-c", path, "--check"))
+        self.assertIn("kumoproxy: [proxy:a] tls_certificate: ", failure)
+
+    def test_nobody_could_log_in(self) -> None:
+        """A login that is required and cannot be checked is told with its line."""
+        path = self.write("[proxy:a]\nlisten = 127.0.0.1:5000\nrequire_auth = yes\n")
+        self.assertEqual(self.exit(kumoproxy.Options(), "-c", path), 1)
+        self.assertIn(
+            f"{path}:3: [proxy:a] require_auth: nobody could log in", self.stderr.getvalue()
+        )
+
     def test_one_way(self) -> None:
         """Either an address or a file."""
         path = self.write("[proxy:a]\nlisten = 127.0.0.1:5000\n")

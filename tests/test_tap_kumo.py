@@ -25,6 +25,7 @@ class OutputCase(ConfigCase):
         self.stdout, self.stderr = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
+        self.patch(sys, "excepthook", sys.excepthook)
 
     def good(self) -> str:
         """The path of a configuration that is right."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.error import ConnectBindError, ConnectingCancelledError
@@ -105,7 +106,12 @@ def _proxy(way: Way, probe: Probe) -> Finding:
 
 
 def _login(way: Way, probe: Probe) -> Finding:
-    return Finding("login", Status.OK, f"accepted ({way.source.settings.socks5_proxy_username})")
+    user = way.source.settings.socks5_proxy_username
+    through: Any = probe.error if probe.hop is None else probe.hop
+    if getattr(through, "login_unused", False):
+        text = f"the proxy asks for none: {user} and the password are not used"
+        return Finding("login", Status.WARNING, text)
+    return Finding("login", Status.OK, f"accepted ({user})")
 
 
 def _bind(way: Way, probe: Probe) -> Finding:

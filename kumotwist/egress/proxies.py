@@ -53,11 +53,13 @@ class Proxy:
     @ivar server: where it is, as configured.
     @ivar name: the same in words for records and errors.
     @ivar health: what is known against it.
+    @ivar open_to_all: whether it has been seen to ask for no login although one is configured.
     """
 
     server: ProxyServer
     name: str
     health: Health = attrs.field(factory=Health)
+    open_to_all: bool = False
 
 
 class ProxyGroup:
@@ -103,6 +105,17 @@ class ProxyGroup:
             if proxy.name == name:
                 proxy.health.suspected(now, site, reason)
         return any(not proxy.health.troubled for proxy in self.proxies)
+
+    def asked_no_login(self, name: str) -> bool:
+        """A proxy did not ask for the login that is configured.
+
+        @return: whether that is news.
+        """
+        for proxy in self.proxies:
+            if proxy.name == name and not proxy.open_to_all:
+                proxy.open_to_all = True
+                return True
+        return False
 
     def succeeded(self, name: str) -> None:
         """A connection through one of the proxies reached a destination."""

@@ -74,6 +74,7 @@ class Negotiation(Shape):
     @ivar done: whether the stream stands.
     @ivar trailing: what arrived behind the negotiation, once done.
     @ivar source_address: the address that the proxy uses, as L{ProxyHop} shows it, once done.
+    @ivar login_unused: whether there is a login for which the proxy did not ask.
     @ivar answers: whether this kind of proxy says anything by itself. If not, a stream that ends
         before its first octet is suspect.
     """
@@ -88,6 +89,8 @@ class Negotiation(Shape):
     def trailing(self) -> bytes: ...
     @property
     def source_address(self) -> str: ...
+    @property
+    def login_unused(self) -> bool: ...
 
     def start(self) -> bytes:
         """What is sent first."""
@@ -366,7 +369,12 @@ class Attempt:
             server = address_text(below.getPeer()) or server
         via = below.getProxy() if IProxiedTransport.providedBy(below) else None
         return ProxyHop(
-            planned.protocol, server, self._negotiation.source_address, planned.destination, via
+            planned.protocol,
+            server,
+            self._negotiation.source_address,
+            planned.destination,
+            via,
+            self._negotiation.login_unused,
         )
 
     def _suspicion(self) -> Suspicion | None:

@@ -53,10 +53,12 @@ class EgressError(KumotwistError, ConnectError):
         HAProxy's header and the destination's first octet.
     @ivar problem: what happened, in words, without the hop.
     @ivar cause: the exception behind it, if there is one.
+    @ivar login_unused: whether a login was offered and the (SOCKS5) proxy asked for none.
     @cvar blames: C{"proxy"}, C{"destination"} or C{"nobody"}.
     """
 
     blames: Blame = "proxy"
+    login_unused: bool = False
 
     def __init__(
         self,
@@ -163,14 +165,16 @@ class ProxyRefusedError(EgressError):
         *,
         status: int | None = None,
         reason: str = "",
+        note: str = "",
     ) -> None:
         """
         @param rep: what a SOCKS5 proxy answered.
         @param status: what an HTTP proxy answered; one of the two must be given.
         @param reason: the words behind the status.
+        @param note: words that explain the answer, behind it.
         """
         answer = f"HTTP {status} {reason}".rstrip() if rep is None else f"REP {rep:02x}"
-        problem = f"{self.meaning} {hop.destination} ({one_line(answer, _MAX_ANSWER)})"
+        problem = f"{self.meaning} {hop.destination} ({one_line(answer, _MAX_ANSWER)}){note}"
         super().__init__(hop, "connect-request", problem)
         self.rep = rep
         self.status = status

@@ -18,6 +18,7 @@ class ProxyHop:
         the proxy did not say, as HTTP proxies never do.
     @ivar destination: where it leads, such as C{192.0.2.1:25}.
     @ivar via: the proxy through which this one is reached, if there is one.
+    @ivar login_unused: whether a login was offered and the (SOCKS5) proxy asked for none.
     """
 
     protocol: str
@@ -25,6 +26,7 @@ class ProxyHop:
     source_address: str
     destination: str
     via: ProxyHop | None = None
+    login_unused: bool = False
 
     def __str__(self) -> str:
         """C{socks5 10.0.5.10:5000 from 10.0.0.1:53210 to 192.0.2.1:25}."""

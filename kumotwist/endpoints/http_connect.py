@@ -32,6 +32,7 @@ class _HTTPNegotiation:
 
     answers = True
     source_address = ""
+    login_unused = False
 
     def __init__(
         self, make_client: Callable[[], HTTPConnectClient], has_login: bool, hop: PlannedHop

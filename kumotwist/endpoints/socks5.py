@@ -15,6 +15,8 @@ from kumotwist.endpoints.connecting import (
     describe_endpoint,
 )
 from kumotwist.endpoints.errors import (
+    EgressError,
+    NotAllowedError,
     ProxyBindError,
     ProxyLoginError,
     ProxyNegotiationError,
@@ -39,6 +41,10 @@ from kumotwist.wire.socks5.format import Address, Rep
 __all__ = ["SOCKS5ClientEndpoint", "socks5Endpoint"]
 
 
+#: Its rules may ask for a user whom it never asked to log in.
+_NO_LOGIN = "; it asked for no login, so the one that is configured was not used"
+
+
 class _SOCKS5Negotiation:
     """Pumps a L{SOCKS5Client} and turns its refusals into errors that name the hop."""
 
@@ -57,6 +63,10 @@ class _SOCKS5Negotiation:
     @property
     def trailing(self) -> bytes:
         return self._client.trailing_data
+
+    @property
+    def login_unused(self) -> bool:
+        return self._client.login_unused
 
     def start(self) -> bytes:
         return self._client.start()
@@ -79,17 +89,22 @@ class _SOCKS5Negotiation:
                 self.source_address = "" if event.source is None else str(event.source)
                 return answer
             else:
-                raise self._refusal(event)
+                refusal = self._refusal(event)
+                refusal.login_unused = self.login_unused
+                raise refusal
 
     def _refusal(
         self,
         event: NoAcceptableMethod | LoginRefused | BindRefused | SourceMismatch | ConnectRefused,
-    ) -> Exception:
+    ) -> EgressError:
         hop = self._hop
         if isinstance(event, ConnectRefused):
+            if event.rep == Rep.NOT_ALLOWED and self.login_unused:
+                return NotAllowedError(hop, event.rep, note=_NO_LOGIN)
             return ProxyRefusedError.of(hop, event.rep)
         if isinstance(event, BindRefused):
-            problem = f"the proxy refused to bind {hop.source} ({_rep_text(event.rep)})"
+            note = _NO_LOGIN if self.login_unused else ""
+            problem = f"the proxy refused to bind {hop.source} ({_rep_text(event.rep)}){note}"
             return ProxyBindError(hop, "bind", problem, rep=event.rep)
         if isinstance(event, SourceMismatch):
             verb = "bound" if event.phase == "bind" else "used"

@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 
+from kumotwist.proxy.descriptors import SpareDescriptor
 from kumotwist.proxy.watching import READ, WRITE, WatchedSocket, Watcher
 
 __all__ = ["ClientSocket", "Clients", "SessionProtocol"]
@@ -177,11 +178,13 @@ class Clients:
 
     @param watcher: watches the port's socket from now on, and those of the clients.
     @param port: a port that listens.
+    @param spare: turns clients away when no descriptor is left.
     """
 
-    def __init__(self, watcher: Watcher, port: Port) -> None:
+    def __init__(self, watcher: Watcher, port: Port, spare: SpareDescriptor) -> None:
         self._watcher = watcher
         self._port = port
+        self._spare = spare
         port.stopReading()
         self._listener = WatchedSocket(port.socket, self._ready)
         watcher.watch(self._listener, READ)
@@ -189,6 +192,7 @@ class Clients:
     def stop(self) -> None:
         """Accept no more; to be called before the port is closed."""
         self._watcher.watch(self._listener, 0)
+        self._spare.close()
 
     def _ready(self, events: int) -> None:
         listener = self._listener
@@ -202,9 +206,7 @@ class Clients:
                 return
             except OSError as error:
                 if error.errno in _SHORTAGE:
-                    # The port keeps a descriptor in reserve to accept and close with, without
-                    # which the client would wait and the listener would be ready for ever.
-                    self._port.doRead()
+                    self._spare.turn_away(listener.handle, error)
                     return
                 continue  # the client left before it was accepted
             session: SessionProtocol = factory.buildProtocol(None)

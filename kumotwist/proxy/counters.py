@@ -20,7 +20,8 @@ class ProxyCounters:
     @ivar bytes_to_client: octets relayed from destinations.
     @ivar tls_failures: TLS handshakes with clients that failed.
     @ivar logins_refused: logins that were refused.
-    @ivar turned_away: clients closed at once because C{max_connections} were there.
+    @ivar turned_away: clients closed at once because C{max_connections} were there, or no
+        descriptor was left.
     @ivar refusals: requests refused, by REP code.
     """
 

@@ -32,7 +32,7 @@ _FAMILIES: tuple[tuple[str, str, str, Callable[[ProxyCounters], int]], ...] = (
      lambda counters: counters.tls_failures),
     ("proxy_logins_refused_total", "counter", "logins that were refused",
      lambda counters: counters.logins_refused),
-    ("proxy_connections_turned_away_total", "counter", "clients beyond max_connections",
+    ("proxy_connections_turned_away_total", "counter", "clients beyond the limits",
      lambda counters: counters.turned_away),
 )  # fmt: skip
 

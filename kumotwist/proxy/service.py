@@ -25,6 +25,7 @@ from kumotwist.logins import can_check
 from kumotwist.proxy.accepting import Clients, ClientSocket
 from kumotwist.proxy.certificate import CertificateError, ProxyCertificate
 from kumotwist.proxy.counters import ProxyCounters
+from kumotwist.proxy.descriptors import SpareDescriptor
 from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive
 from kumotwist.proxy.relay import Relay, TransportRelay
@@ -34,6 +35,7 @@ from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.proxy.splice import PipePool, SpliceRelay
 from kumotwist.proxy.watching import make_watcher
+from kumotwist.settings.listening import why_not_listening
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import unmapped
 
@@ -46,11 +48,17 @@ class ProxyError(KumotwistError):
     """A proxy cannot be built as it is configured.
 
     @ivar key: the key of C{[proxy:NAME]} that is wrong.
+    @ivar problem: what is wrong with it.
     """
 
-    def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}")
+    def __init__(self, key: str, problem: str, name: str = "") -> None:
+        """
+        @param name: the NAME of C{[proxy:NAME]}, where it is known.
+        """
+        section = f"[proxy:{name}] " if name else ""
+        super().__init__(f"{section}{key}: {problem}")
         self.key = key
+        self.problem = problem
 
 
 class _Sessions(Factory):
@@ -161,7 +169,10 @@ class ProxyService(Service):
         self._listen()
 
     def startService(self) -> None:
-        """Listen, unless that was done while privileged; raises what listening raised."""
+        """Listen, unless that was done while privileged.
+
+        @raise ProxyError: if the address is taken or the like.
+        """
         Service.startService(self)
         self._listen()
 
@@ -182,7 +193,9 @@ class ProxyService(Service):
         failures: list[Failure] = []
         self._endpoint.listen(factory).addCallbacks(self._listens, failures.append)
         if failures:
-            failures[0].raiseException()
+            raise ProxyError(
+                "listen", why_not_listening(failures[0].value), self._shared.name
+            ) from None
 
     def _listens(self, port: IListeningPort) -> None:
         self._port = port
@@ -193,7 +206,8 @@ class ProxyService(Service):
             self._keepalive.apply(handle)  # what is accepted inherits it
         if isinstance(port, Port) and isinstance(port.factory, _Sessions):
             # Nothing, such as TLS, lies between the socket and the session.
-            self._clients = Clients(self._watcher, port)
+            spare = SpareDescriptor(self._shared.name, self._reactor.seconds, self.counters)
+            self._clients = Clients(self._watcher, port, spare)
         secure = "" if self._certificate is None else ", with TLS"
         _log.info(
             "[proxy:{name}] listens on {address}{secure}",
@@ -308,7 +322,10 @@ def build_proxies(
     beside: list[ProxyService] = []
     rules = list(rules)
     for name, settings in proxies.items():
-        service = ProxyService(reactor, name, settings, rules, beside=beside)
+        try:
+            service = ProxyService(reactor, name, settings, rules, beside=beside)
+        except ProxyError as error:
+            raise ProxyError(error.key, error.problem, name) from None
         beside.append(service)
         together.addService(service)
     return together

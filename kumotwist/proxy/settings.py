@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import define
 
 from kumotwist.logins import CHECKER
-from kumotwist.settings import setting
+from kumotwist.settings import Problem, setting
 from kumotwist.settings.types import (
     BOOLEAN,
     DURATION,
@@ -122,6 +124,19 @@ class ProxySettings:
         "Whether bytes are relayed inside the kernel where the platform can (Linux, without TLS).",
         default=True,
     )
+
+    def problems(self) -> Iterator[Problem]:
+        """What does not fit together."""
+        if self.require_auth and self.auth is None:
+            yield Problem(
+                ("require_auth", "auth"),
+                "nobody could log in (auth = file:PATH, with a line NAME:PASSWORD for each user)",
+            )
+        if self.tls_private_key is not None and self.tls_certificate is None:
+            yield Problem(
+                ("tls_private_key", "tls_certificate"),
+                "is of no use without a certificate (tls_certificate = PATH)",
+            )
 
 
 @define(frozen=True)

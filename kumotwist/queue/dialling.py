@@ -281,6 +281,14 @@ class Dialler:
             self._log.info("source {source} works again", source=source.name)
             self._ready.source_works()
 
+    def _login_unused(self, server: str) -> None:
+        source = self._ready.source
+        if source.proxies is not None and source.proxies.asked_no_login(server):
+            self._log.warn(
+                "source {source}: the proxy {server} asks for no login; socks5_proxy_username and "
+                "its password are not used", source=source.name, server=server,
+            )  # fmt: skip
+
     # -- words ------------------------------------------------------------------------------------
 
     def _unexplained_proxy(self, client: ESMTPClient, target: Target, facts: AttemptFacts) -> str:
@@ -311,6 +319,8 @@ class Dialler:
         get_proxy = getattr(transport, "getProxy", None)
         if get_proxy is not None:
             hop = get_proxy()
+            if hop.login_unused:
+                self._login_unused(hop.server)
             return attrs.evolve(
                 facts,
                 source_address=hop.source_address,

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kumotwist.service.errors import StartError
+from kumotwist.settings.listening import why_not_listening
 
 __all__ = ["ListeningService", "address_words"]
 
@@ -64,7 +65,7 @@ class ListeningService(Service):
         listening.addCallbacks(self._listens, failures.append)
         if failures:
             super().stopService()  # type: ignore[no-untyped-call]
-            raise StartError(f"{self._what}: {failures[0].getErrorMessage()}")
+            raise StartError(f"{self._what}: {why_not_listening(failures[0].value)}")
         if not listening.called:
             listening.addCallback(self._failed_late, failures)
 

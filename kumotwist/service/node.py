@@ -251,10 +251,12 @@ class Node(MultiService):
         draining = [factory.stop_accepting(patience) for factory in self._factories]
         draining.append(self._scheduler.stop(patience))
         await DeferredList(draining, consumeErrors=True)
-        stopping = maybeDeferred(super().stopService)
+        # The pages of [http] tell that the proxies drain until they have drained.
+        stopping = maybeDeferred(self._proxies.disownServiceParent)
         if self._hurried:
             self._cut()
         await stopping
+        await maybeDeferred(super().stopService)
         if self._opening is not None:
             await self._opening
         if self._spool_is_open:

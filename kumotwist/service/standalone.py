@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from kumotwist.http import guarded_site
 from kumotwist.http.settings import HTTPSettings
@@ -70,6 +71,23 @@ def proxy_services(
         raise StartError(str(error)) from None
 
 
+class _PagesLast(MultiService):
+    """Proxies, and pages that tell of them until they have drained."""
+
+    def __init__(self, proxies: MultiService) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._proxies = proxies
+        proxies.setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Drain the proxies, then stop what tells of them."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await maybeDeferred(self._proxies.disownServiceParent)
+        await maybeDeferred(super().stopService)
+
+
 def standalone_proxies(
     reactor: Any,
     proxies: Mapping[str, ProxySettings],
@@ -84,11 +102,10 @@ def standalone_proxies(
     services = proxy_services(reactor, proxies, rules)
     if http is None:
         return services
-    together = MultiService()
+    together = _PagesLast(services)
     site = guarded_site(reactor, http.trusted_hosts, proxy_pages(services))
     listening = ListeningService(reactor, "[http] listen", http.listen, site)
     listening.setServiceParent(together)  # type: ignore[no-untyped-call]
-    services.setServiceParent(together)
     return together
 
 

@@ -9,6 +9,7 @@ from twisted.application.service import IService
 from twisted.python import usage
 
 from kumotwist.config import ConfigErrors, Configuration, load
+from kumotwist.tap.starting import explain_failed_start
 
 __all__ = ["Options", "makeService"]
 
@@ -49,6 +50,7 @@ def makeService(options: Options) -> IService:
     from kumotwist.service import Node, obey_signals
 
     raise_descriptor_limit()
+    explain_failed_start("kumo")
     try:
         node: Any = Node(reactor, options.configuration)
         # Here the reason still reaches the terminal whole, also of a process that becomes a daemon.

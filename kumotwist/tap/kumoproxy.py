@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from kumotwist.proxy.settings import ProxySettings
 from kumotwist.settings import declared
 from kumotwist.settings.types import parse_server_endpoint
 from kumotwist.tap.kumo import read_configuration
+from kumotwist.tap.starting import explain_failed_start
 
 __all__ = ["Options", "makeService"]
 
@@ -24,7 +26,7 @@ _KEYS = {key: declared(ProxySettings)[key][1] for key in ("timeout", "idle_timeo
 class Options(usage.Options):
     """The command line: an address, or a configuration with C{[proxy:NAME]} sections."""
 
-    synopsis = "--listen ADDR:PORT [--http ADDR:PORT] | -c FILE"
+    synopsis = "(--listen ADDR:PORT [--http ADDR:PORT] | -c FILE) [--check]"
     longdesc = (
         "A SOCKS5 proxy whose clients may choose the source address with BIND. With --listen it "
         "lets everybody who reaches it send from any address of this machine to ports 25, 465, "
@@ -35,6 +37,8 @@ class Options(usage.Options):
         ["http", None, None, "With --listen: serve /metrics and /proxy/status here to loopback."],
         *([key.replace("_", "-"), None, None, facts.doc] for key, facts in _KEYS.items()),
     ]
+
+    optFlags = [["check", None, "Say what is wrong with all that, and exit without listening."]]
 
     configuration: Configuration | None = None
     settings: ProxySettings
@@ -76,6 +80,10 @@ class Options(usage.Options):
             if not self.configuration.proxies:
                 raise usage.UsageError(f"{self['config']} has no [proxy:NAME] section")
             self.http = self.configuration.http
+        if self["check"]:
+            makeService(self)
+            sys.stdout.write(f"{self['config'] or 'kumoproxy'}: ok\n")
+            raise SystemExit(0)
 
     def _read_http(self, address: str) -> HTTPSettings:
         if self["config"]:
@@ -95,6 +103,7 @@ def makeService(options: Options) -> IService:
     from kumotwist.service import standalone_proxies
 
     raise_descriptor_limit()
+    explain_failed_start("kumoproxy")
     if options.configuration is not None:
         proxies = dict(options.configuration.proxies)
         rules = dict(options.configuration.proxy_rules)

@@ -10,6 +10,7 @@ from twisted.python import usage
 
 from kumotwist.settings import declared
 from kumotwist.smtp.settings import SinkSettings
+from kumotwist.tap.starting import explain_failed_start
 
 __all__ = ["Options", "makeService"]
 
@@ -62,6 +63,7 @@ def makeService(options: Options) -> IService:
     from kumotwist.service import standalone_sink
 
     raise_descriptor_limit()
+    explain_failed_start("kumosink")
     try:
         service: Any = standalone_sink(reactor, options.settings, options["state-dir"])
     except KumotwistError as error:

@@ -174,6 +174,7 @@ class SOCKS5Client:
     the events of L{next_event} say until it returns L{NEED_DATA}, L{Established} or a refusal.
 
     @ivar phase: where the negotiation is, or C{"established"}, or C{"failed"}.
+    @ivar login_unused: whether there is a login for which the server did not ask.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class SOCKS5Client:
         if self._source is not None:
             self._check_families(destination, self._source)
         self._login = b""
+        self.login_unused = False
         if username is not None or password is not None:
             if username is None or password is None:
                 raise LocalProtocolError("a login needs both a user name and a password")
@@ -286,6 +288,7 @@ class SOCKS5Client:
         if method == USERNAME_PASSWORD:
             self.phase = "login"
             return Send(self._login)
+        self.login_unused = bool(self._login)
         return self._send_request()
 
     def _read_login_status(self) -> Event | NeedData:
