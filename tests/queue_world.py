@@ -173,9 +173,19 @@ class World:
         return messages
 
     def enqueue(
-        self, *recipients: str, sender: str = "a@sender.example", body: bytes = BODY, **meta: Any
+        self,
+        *recipients: str,
+        sender: str = "a@sender.example",
+        body: bytes = BODY,
+        body_type: str | None = None,
+        **meta: Any,
     ) -> list[QueuedMessage]:
-        """Store messages that share a body and hand them to the scheduler."""
+        """Store messages that share a body and hand them to the scheduler.
+
+        @param body_type: what BODY said.
+        """
+        if body_type is not None:
+            meta["body"] = body_type
         now = self.network.seconds()
         messages = [
             QueuedMessage(

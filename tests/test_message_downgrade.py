@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import email
 import email.policy
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.message.downgrade import MAX_DEPTH, MAX_PARTS, NotConvertibleError, downgrade
+from kumotwist.message.downgrade import (
+    MAX_DEPTH,
+    MAX_PARTS,
+    NotConvertibleError,
+    downgrade,
+    downgrade_binary,
+)
+from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.outgoing import outgoing
+from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES
+from kumotwist.wire.smtp.data import is_canonical
 from tests.queue_world import World
 from tests.talker import Talker
 
@@ -166,6 +178,166 @@ class ConversionTests(SynchronousTestCase):
         self.assertTrue(converted.isascii())
         if message.isascii():
             self.assertEqual(converted, message)
+
+
+class BinaryTests(SynchronousTestCase):
+    """From any octets to text in lines (RFC 3030, 3)."""
+
+    BINARY = b"Content-Type: application/x\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+
+    def payloads(self, message: bytes) -> list[bytes]:
+        """The decoded parts, as another reader sees them."""
+        found = []
+        for part in email.message_from_bytes(message).walk():
+            payload = part.get_payload(decode=True)
+            if isinstance(payload, bytes):
+                found.append(payload)
+        return found
+
+    def test_parts(self) -> None:
+        """Binary parts become base64; text in lines is only called what it is."""
+        octets = bytes(range(256)) * 5
+        text = b"Content-Transfer-Encoding: BINARY\r\n\r\nhello\r\nworld"
+        message = multipart(
+            self.BINARY + octets,
+            text,
+            TEXT + b"\r\n" + UMLAUT,
+            b"\r\nplain",
+            b"Content-Type: text/plain\r\n\r\nlone\nlines\r",
+            b"\r\n" + b"x" * 2000,
+            head=MIME + b"Content-Transfer-Encoding: binary\r\n",
+        )
+        converted = downgrade_binary(message)
+        self.assertEqual(
+            self.payloads(converted),
+            [
+                octets,
+                b"hello\r\nworld",
+                UMLAUT,
+                b"plain",
+                b"lone\nlines\r",
+                b"x" * 2000,
+            ],
+        )
+        self.assertNotIn(b"binary", converted.lower())
+        self.assertIn(b"7bit\r\n\r\nhello", converted)
+        self.assertLess(max(map(len, converted.split(b"\r\n"))), 999)
+
+    def test_left_alone(self) -> None:
+        """Text in lines that does not call itself binary stays as it is, MIME or not."""
+        for message in (
+            b"A: b\r\n\r\n" + (b"x" * 998 + b"\r\n") * 3,
+            b"A: b\r\n\r\nContent-Transfer-Encoding: binary\r\n",
+            multipart(b"\r\nx", kind=b"signed"),
+        ):
+            self.assertIs(downgrade_binary(message), message)
+
+    def test_refused(self) -> None:
+        """What has no structure that is text cannot be converted."""
+        for message in (
+            b"A: b\r\n\r\n\0",
+            b"A: b\r\n\r\n" + b"x" * 999,
+            MIME + b"Subject: a\nb\r\n\r\n\0",
+            b"\0",
+            multipart(self.BINARY + b"\0", kind=b"signed"),
+            multipart(b"\r\n\0").replace(b"preamble", b"pre\namble"),
+            multipart(b"\r\n\0").replace(b"--=--", b"--=- "),
+            MIME + b"Content-Transfer-Encoding: base64\r\n\r\n\0",
+        ):
+            self.assertRaises(NotConvertibleError, downgrade_binary, message)
+
+    @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
+    @settings(max_examples=150, deadline=None)
+    def test_any_octets(self, parts: list[bytes]) -> None:
+        """Whatever parts hold, another reader finds the same octets in what was converted."""
+        message = multipart(*[self.BINARY + part for part in parts], mark=b"=a-long-mark=")
+        converted = downgrade_binary(message)
+        self.assertEqual(self.payloads(converted), parts)
+        self.assertTrue(converted.isascii())
+        self.assertTrue(is_canonical(converted))
+
+    @given(st.lists(st.sampled_from([
+        MIME, TEXT, b"\r\n", b"--=\r\n", b"--=--\r\n", b"\0", b"\n", b"\r", b"x" * 999, b"y",
+        b"Content-Transfer-Encoding: binary\r\n",
+        b'Content-Type: multipart/mixed; boundary="="\r\n',
+    ]), max_size=12))  # fmt: skip
+    @settings(max_examples=200, deadline=None)
+    def test_any_structure_of_octets(self, pieces: list[bytes]) -> None:
+        """Whatever comes, it is converted to what every server takes, or refused."""
+        try:
+            converted = downgrade_binary(b"".join(pieces))
+        except NotConvertibleError:
+            return
+        self.assertTrue(converted.isascii() and is_canonical(converted))
+        self.assertNotIn(b"\0", converted)
+        self.assertLess(max(map(len, converted.split(b"\r\n"))), 999)
+
+
+class BinaryDeliveryTests(SynchronousTestCase):
+    """A message that came with BODY=BINARYMIME on its way out."""
+
+    MESSAGE = multipart(BinaryTests.BINARY + b"\0\n.\r")
+
+    def deliver(self, body: bytes, *extensions: str, **path: object) -> tuple[World, Talker]:
+        """Deliver a binary message to a host with some extensions."""
+        world = World(ONE_HOST, path=path)
+        talker = Talker(*extensions)
+        world.network.servers["192.0.2.1", 25] = talker
+        world.inject("c@b.example", body=body, body_type="BINARYMIME")
+        return world, talker
+
+    def test_passed_on(self) -> None:
+        """A host that takes BINARYMIME gets every octet as it is."""
+        for extensions in (("CHUNKING", "BINARYMIME"), ("CHUNKING", "BINARYMIME", "PIPELINING")):
+            world, talker = self.deliver(self.MESSAGE, *extensions)
+            self.assertEqual(world.kinds(), ["Delivery"])
+            self.assertEqual(talker.messages, [self.MESSAGE])
+            self.assertIn("MAIL FROM:<a@sender.example> BODY=BINARYMIME", talker.said)
+
+    def test_converted(self) -> None:
+        """Any other host gets text in 7 bits."""
+        for extensions, path in (
+            (("8BITMIME",), {}),
+            (("CHUNKING", "8BITMIME"), {}),
+            (("BINARYMIME",), {}),
+            (("CHUNKING", "BINARYMIME"), {"enable_chunking": False}),
+        ):
+            world, talker = self.deliver(self.MESSAGE, *extensions, **path)
+            self.assertEqual(world.kinds(), ["Delivery"])
+            (sent,) = talker.messages
+            self.assertIn(downgrade_binary(self.MESSAGE), sent.replace(b"\r\n.\r\n", b"\r\n"))
+            self.assertNotIn("BINARYMIME", " ".join(talker.said))
+
+    def test_refused(self) -> None:
+        """What cannot be converted is returned: 5.6.3."""
+        world, talker = self.deliver(b"A: b\r\n\r\n\0", "8BITMIME", "CHUNKING")
+        record = world.records("Bounce")[0]
+        self.assertEqual(
+            record["response"]["enhanced_code"], {"class": 5, "subject": 6, "detail": 3}
+        )
+        self.assertEqual(talker.messages, [])
+
+    def test_large(self) -> None:
+        """A large message is converted elsewhere, a small one at once."""
+        tasks: list[Callable[[], bytes]] = []
+        waiting: Deferred[bytes] = Deferred()
+
+        def run(task: Callable[[], bytes]) -> Deferred[bytes]:
+            tasks.append(task)
+            return waiting
+
+        message = QueuedMessage(
+            id="1" * 32, sender="", recipient="c@b.example", queue="b.example", size=0,
+            created=0.0, due=0.0, body=multipart(TEXT + b"\r\n" + UMLAUT * 9000),
+        )  # fmt: skip
+        asked = Deferred.fromCoroutine(outgoing([message], NO_CAPABILITIES, run))
+        self.assertNoResult(asked)
+        waiting.callback(tasks.pop()())
+        self.assertTrue(self.successResultOf(asked).body.isascii())
+        message.body = multipart(TEXT + b"\r\n" + UMLAUT)
+        asked = Deferred.fromCoroutine(outgoing([message], NO_CAPABILITIES, run))
+        self.assertTrue(self.successResultOf(asked).body.isascii())
+        self.assertEqual(tasks, [])
 
 
 class DeliveryTests(SynchronousTestCase):

@@ -251,6 +251,7 @@ CASES: dict[str, Case] = {
     "421-rcpt": result(421, "4.3.2", Phase.RCPT, reused=True),
     "421-dot": result(421, "4.3.2", Phase.DOT),
     "lacks-8bitmime": result(554, "5.6.3", Phase.MAIL, local=True),
+    "lacks-binarymime": result(554, "5.6.3", Phase.MAIL, local=True),
     "lacks-smtputf8": result(553, "5.6.7", Phase.RCPT, local=True),
     "mail-loop": lookup(MailLoopError("b.example", "mx1.b.example")),
     "no-such-domain": lookup(DNSError("b.example", "it does not exist", permanent=True)),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.need_data import NEED_DATA
+from kumotwist.wire.smtp.client import Ready, SendBody, SMTPClient
+from kumotwist.wire.smtp.envelope import OutgoingTransaction
 from kumotwist.wire.smtp.events import PAUSED, MessageReceived
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.server import SMTPServer
@@ -167,12 +170,74 @@ class RefusalTests(ChunkCase):
         self.assertFalse(machine.receiving)
 
     def test_binary_is_not_offered(self) -> None:
-        """BODY=BINARYMIME is refused: the next hop may not take it."""
+        """BODY=BINARYMIME is refused by a listener that has nobody to convert such messages."""
         self.assertEqual(self.talk(lines("RSET", "MAIL FROM:<> BODY=BINARYMIME"))[0], [250, 501])
 
 
+BINARY = attrs.evolve(OPTIONS, binarymime=True)
+BEGIN_BINARY = lines("RSET", "MAIL FROM:<a@b.c> BODY=binarymime", "RCPT TO:<d@e.f>")
+
+
+class BinaryTests(ChunkCase):
+    """Messages of any octets (RFC 3030, 3)."""
+
+    def test_octets(self) -> None:
+        """Every octet is kept, nothing is added, however it is cut."""
+        message = b"A: b\r\n\r\n\0\n\r.\r\n.\r\n" + bytes(range(256))
+        stream = BEGIN_BINARY + bdat(message[:9]) + bdat(message[9:], last=True)
+        for step in (0, 1, 7):
+            answers, messages = self.talk(stream, BINARY, step)
+            self.assertEqual(answers, [250, 250, 250, 250, 250])
+            self.assertEqual(messages, [message])
+
+    def test_data(self) -> None:
+        """DATA is no way for such a message; the transaction stays."""
+        stream = BEGIN_BINARY + lines("DATA") + bdat(b"A: b\r\n\r\n\0", last=True)
+        self.assertEqual(self.talk(stream, BINARY)[0], [250, 250, 250, 503, 250])
+
+    def test_header(self) -> None:
+        """The header is text all the same."""
+        stream = BEGIN_BINARY + bdat(b"A: b\nc\r\n\r\n\0", last=True)
+        self.assertEqual(self.talk(stream, BINARY)[0][-1:], [552])
+        fixing = attrs.evolve(BINARY, line_endings="Fix")
+        self.assertEqual(self.talk(stream, fixing)[1], [b"A: b\r\nc\r\n\r\n\0"])
+
+    def test_offer(self) -> None:
+        """It is offered where it is taken."""
+        for options, offered in ((OPTIONS, False), (BINARY, True)):
+            self.assertEqual("BINARYMIME" in options.capabilities(starttls=False), offered)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.binary(max_size=600), st.integers(1, 200))
+    def test_from_client_to_server(self, octets: bytes, step: int) -> None:
+        """What our client writes our server reads back, octet by octet."""
+        message = b"A: b\r\n\r\n" + octets
+        server, client = SMTPServer(BINARY), SMTPClient("me.example")
+        client.receive_data(server.greeting())
+        taken: list[bytes] = []
+        sent = False
+        while not taken:
+            while (happened := client.next_event()) is not NEED_DATA:
+                if isinstance(happened, SendBody):
+                    self.assertTrue(happened.chunk)
+                    client.body_sent()
+                    stream = client.data_to_send() + message
+                    for at in range(0, len(stream), step):
+                        server.receive_data(stream[at : at + step])
+                elif isinstance(happened, Ready) and not sent:
+                    sent = True
+                    client.begin(OutgoingTransaction("a@b.c", ("d@e.f",), message, binary=True))
+            server.receive_data(client.data_to_send())
+            while (event := server.next_event()) is not NEED_DATA and event is not PAUSED:
+                if isinstance(event, MessageReceived):
+                    taken.append(event.transaction.body)
+                client.receive_data(server.answer(event.reply))
+        self.assertEqual(taken, [message])
+
+
 _PIECES = st.sampled_from([
-    BEGIN, bdat(b"abc"), bdat(b"d\r\n", last=True), b"BDAT 5\r\n", b"BDAT 0 LAST\r\n",
+    BEGIN, BEGIN_BINARY, bdat(b"\0"), bdat(b"abc"), bdat(b"d\r\n", last=True), b"BDAT 5\r\n",
+    b"BDAT 0 LAST\r\n",
     b"BDAT -1\r\n",
     b"BDAT 4000\r\n", lines("DATA"), lines("RSET"), b".\r\n", b"\r\n", b"\r", b"\n", lines("NOOP"),
 ])  # fmt: skip
@@ -189,7 +254,7 @@ class AnyStreamTests(SynchronousTestCase):
         """However a stream with chunks is cut, what is said is the same."""
         said = []
         for size in (step, len(data) + 1):
-            machine = SMTPServer(OPTIONS)
+            machine = SMTPServer(BINARY)
             out = b""
             for at in range(0, len(data), size):
                 machine.receive_data(data[at : at + size])

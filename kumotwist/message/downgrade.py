@@ -1,20 +1,23 @@
-"""Making a message with 8-bit parts fit for 7-bit servers (RFC 6152, 3; RFC 2045, 6).
+"""Making a message with 8-bit or binary parts fit for servers that take neither (RFC 6152, 3; RFC
+3030, 3; RFC 2045, 6).
 
-Only what has octets above 127 is touched: the body of such a part becomes quoted-printable or
-base64, and its C{Content-Transfer-Encoding} says so. All other octets stay as they are. What
-cannot be converted without doubt is not converted at all: that is better than a broken message.
+Only what does not fit is touched: the body of such a part becomes quoted-printable or base64, and
+its C{Content-Transfer-Encoding} says so. All other octets stay as they are. What cannot be
+converted without doubt is not converted at all: that is better than a broken message.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Callable
 from email.errors import HeaderParseError
 from email.message import Message
 
 from kumotwist.message.header import Field, header_end, header_fields
+from kumotwist.wire.smtp.data import is_canonical
 
-__all__ = ["NotConvertibleError", "downgrade"]
+__all__ = ["NotConvertibleError", "downgrade", "downgrade_binary"]
 
 #: Multiparts within multiparts that are followed.
 MAX_DEPTH = 20
@@ -23,10 +26,20 @@ MAX_PARTS = 1000
 #: Octets of one header field that are parsed.
 MAX_FIELD = 8192
 
+#: Octets of a line without its line end (RFC 5322, 2.1.1).
+MAX_LINE = 998
+
+_SAYS_BINARY = re.compile(
+    rb"^content-transfer-encoding[ \t]*:[^\r\n]*(\r\n[ \t][^\r\n]*)*binary",
+    re.IGNORECASE | re.MULTILINE,
+)
 _UNFOLD = re.compile(rb"\r\n(?=[ \t])")
 _COMMENT = re.compile(rb"\([^()\\\"]*\)")
 # What a type or a subtype is made of, RFC 2045, 5.1.
 _TYPE = re.compile(r"[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+/[!#$%&'*+.0-9A-Z^_`a-z{|}~-]+")
+# What must not be touched within (RFC 1847), and what has to be looked into.
+_OPAQUE = frozenset({"multipart/signed", "multipart/encrypted"})
+_ENCLOSED = "message/rfc822"
 _PLAIN_ENCODINGS = frozenset({"", "7bit", "8bit", "binary"})
 
 
@@ -41,13 +54,60 @@ def downgrade(message: bytes) -> bytes:
     @raise NotConvertibleError: if there are such octets in a header, in a signed or encrypted part
         or in one whose structure is in doubt.
     """
-    return message if message.isascii() else _Conversion().entity(message, 0, is_message=True)
+    if message.isascii():
+        return message
+    return _Conversion(bytes.isascii, bytes.isascii).entity(message, 0, is_message=True)
+
+
+def downgrade_binary(message: bytes) -> bytes:
+    """Convert a message of any octets so that it is 7-bit text in lines that are not too long.
+
+    @param message: header and body, as they came with BODY=BINARYMIME.
+    @raise NotConvertibleError: as L{downgrade} does, and where the structure itself is not text.
+    """
+    converted = _Conversion(_is_settled, _is_text).entity(message, 0, is_message=True)
+    if not _is_text(converted):
+        raise NotConvertibleError("its structure is not text in lines")
+    return converted
+
+
+def _is_text(octets: bytes) -> bool:
+    """Whether octets are 7-bit text in lines (RFC 2045, 2.7)."""
+    return (
+        octets.isascii()
+        and b"\0" not in octets
+        and is_canonical(octets)
+        and not _has_long_line(octets)
+    )
+
+
+def _has_long_line(octets: bytes) -> bool:
+    """Whether a line has more than L{MAX_LINE} octets; from one line end to the last one in reach
+    of it, so that many short lines cost nothing."""
+    at = 0
+    while len(octets) - at > MAX_LINE:
+        found = octets.rfind(b"\n", at, at + MAX_LINE + 2)
+        if found < 0:
+            return True
+        at = found + 1
+    return False
+
+
+def _is_settled(octets: bytes) -> bool:
+    """Whether octets are such text, and no part of them calls itself binary."""
+    return _is_text(octets) and _SAYS_BINARY.search(octets) is None
 
 
 class _Conversion:
-    """One message on its way to 7 bits; counts its parts."""
+    """One message on its way to 7 bits; counts its parts.
 
-    def __init__(self) -> None:
+    @param fits: whether octets can stay as they are.
+    @param travels: whether octets can be sent, though they may not be called what they are.
+    """
+
+    def __init__(self, fits: Callable[[bytes], bool], travels: Callable[[bytes], bool]) -> None:
+        self._fits = fits
+        self._travels = travels
         self._parts = 0
 
     def entity(
@@ -61,23 +121,26 @@ class _Conversion:
         self._parts += 1
         if self._parts > MAX_PARTS:
             raise NotConvertibleError(f"it has more than {MAX_PARTS} parts")
-        if octets.isascii():
+        if self._fits(octets):
             return octets
         end = header_end(octets)
-        if not octets[:end].isascii():
-            raise NotConvertibleError("it has 8-bit data in a header")
+        if not self._travels(octets[:end]):
+            raise NotConvertibleError("it has 8-bit data, or what is no line, in a header")
         head = _Header(
             octets[: end + 2] if octets[end : end + 2] == b"\r\n" else octets[:end], in_digest
         )
+        major = head.type.partition("/")[0]
+        opaque = head.type in _OPAQUE or (major == "message" and head.type != _ENCLOSED)
+        if (opaque or (is_message and not head.is_mime)) and self._travels(octets):
+            return octets
         if is_message and not head.is_mime:
             raise NotConvertibleError("it is not MIME")
         body = octets[len(head.octets) :]
-        major = head.type.partition("/")[0]
-        if head.type in {"multipart/signed", "multipart/encrypted"}:
+        if head.type in _OPAQUE:
             raise NotConvertibleError(f"8-bit data is in a part of {head.type}")
         if major == "multipart":
             return self._multipart(head, body, depth)
-        if head.type == "message/rfc822":
+        if head.type == _ENCLOSED:
             return self._enclosed(head, body, depth)
         if major == "message":
             raise NotConvertibleError(f"8-bit data is in a part of {head.type}")
@@ -98,7 +161,7 @@ class _Conversion:
         for piece, is_part in _split(body, head.boundary):
             if is_part:
                 piece = self.entity(piece, depth + 1, in_digest=head.type == "multipart/digest")
-            elif not piece.isascii():
+            elif not self._fits(piece):
                 raise NotConvertibleError("8-bit data is outside of the parts of a multipart")
             pieces.append(piece)
         return b"".join(pieces)
@@ -185,7 +248,9 @@ def _encoded(head: _Header, body: bytes) -> bytes:
         raise NotConvertibleError(f"8-bit data in the encoding {head.encoding[:40]!r}")
     if head.octets[-4:] != b"\r\n\r\n" and head.octets != b"\r\n":
         raise NotConvertibleError("a header does not end")
-    if head.type.startswith("text/"):
+    if _is_text(body):
+        return head.with_encoding("7bit") + body
+    if head.type.startswith("text/") and b"\0" not in body and is_canonical(body):
         return head.with_encoding("quoted-printable") + _quoted_printable(body)
     return head.with_encoding("base64") + _base64(body)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
 from zope.interface import Attribute, Interface
 
 from kumotwist.egress.health import SourceHealth
@@ -88,6 +91,13 @@ class SessionContext:
     trace: ITrace
     limits: ILimits
     hostname: str
+
+    def in_thread(self, task: Callable[[], bytes]) -> Deferred[bytes]:
+        """Run what would hold up the reactor in a thread of its pool."""
+        working: Deferred[bytes] = deferToThreadPool(
+            self.reactor, self.reactor.getThreadPool(), task
+        )
+        return working
 
     def facts(self, ready: IReadyQueue) -> AttemptFacts:
         """Facts of an attempt that reached no host."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from kumotwist.egress.settings import PathSettings
-from kumotwist.message.downgrade import NotConvertibleError, downgrade
+from kumotwist.message.downgrade import NotConvertibleError, downgrade, downgrade_binary
 from kumotwist.message.header import is_8bit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.tls_wishes import REQUIRED
 from kumotwist.smtp.client import OutgoingTransaction
 from kumotwist.wire.smtp.capabilities import Capabilities
-from kumotwist.wire.smtp.data import canonical
+from kumotwist.wire.smtp.data import canonical, is_canonical
 from kumotwist.wire.smtp.syntax import encode_xtext
 
 __all__ = ["most_transactions", "outgoing", "within_limits"]
@@ -41,16 +44,37 @@ def within_limits(
     return batch[:most], batch[most:]
 
 
-def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> OutgoingTransaction:
+#: A body of at most so many octets is converted at once, a larger one in a thread: the reactor has
+#: other things to do meanwhile.
+AT_ONCE = 65536
+
+
+async def outgoing(
+    batch: list[QueuedMessage],
+    capabilities: Capabilities,
+    run: Callable[[Callable[[], bytes]], Awaitable[bytes]],
+    *,
+    chunking: bool = True,
+) -> OutgoingTransaction:
     """One transaction for messages that share sender and body.
 
     @param batch: the first of them has the body in memory.
     @param capabilities: what the server offers.
+    @param run: runs what takes its time, elsewhere.
+    @param chunking: whether BDAT may be used.
     """
     first = batch[0]
     assert first.body is not None
-    # A listener may have been told to take lone CRs and LFs; none is ever sent (RFC 5321, 2.3.8).
-    body = _fitting(canonical(first.body), capabilities)
+    binary = str(first.meta.get("body", "")).upper() == "BINARYMIME"
+    body = first.body
+    convert = _conversion(body, capabilities, binary=binary, chunking=chunking)
+    if convert is not None:
+        try:
+            task = partial(convert, body)
+            body = task() if len(body) <= AT_ONCE else await run(task)
+            binary = False
+        except NotConvertibleError:
+            pass  # the transaction refuses it: 5.6.3
     has_8bit = is_8bit(body)
     return OutgoingTransaction(
         sender=first.sender,
@@ -58,6 +82,7 @@ def outgoing(batch: list[QueuedMessage], capabilities: Capabilities) -> Outgoing
         body=body,
         line_ends_checked=True,
         body_8bit=has_8bit,
+        binary=binary,
         # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
         smtputf8=has_8bit and bool(first.meta.get("smtputf8")),
         requiretls=REQUIRED in first.meta,
@@ -83,10 +108,21 @@ def _original_recipient(message: QueuedMessage) -> str:
     return f"{kind};{address if kind == 'utf-8' else encode_xtext(address)}"
 
 
-def _fitting(body: bytes, capabilities: Capabilities) -> bytes:
+def _conversion(
+    body: bytes, capabilities: Capabilities, *, binary: bool, chunking: bool
+) -> Callable[[bytes], bytes] | None:
+    """What makes a body fit for a server; L{None} if it is."""
+    if binary:
+        return None if chunking and capabilities.binarymime else downgrade_binary
+    if not capabilities.eight_bit_mime and is_8bit(body):
+        return _downgraded
+    # A listener may have been told to take lone CRs and LFs; none is ever sent (RFC 5321, 2.3.8).
+    return None if is_canonical(body) else canonical
+
+
+def _downgraded(body: bytes) -> bytes:
     """The body in 7 bits for a server that wants that (RFC 6152, 3), if that can be done."""
-    if capabilities.eight_bit_mime or not is_8bit(body):
-        return body
+    body = canonical(body)
     try:
         return downgrade(body)
     except NotConvertibleError:

@@ -191,7 +191,13 @@ class DeliverySession:
                 self._trace(batch, "sending")
                 reused = client.messages_sent > 0
                 try:
-                    outcome = await client.send(outgoing(batch, client.capabilities))
+                    transaction = await outgoing(
+                        batch,
+                        client.capabilities,
+                        self._context.in_thread,
+                        chunking=self._ready.path.enable_chunking,
+                    )
+                    outcome = await client.send(transaction)
                 except SMTPSessionError as failure:
                     self._cut_off = True
                     rest = self._lost(batch, failure, reused)

@@ -332,6 +332,7 @@ class ListenerSettings(ClientSettings):
             xclient=self.allow_xclient,
             dsn=self.dsn,
             requiretls=True,
+            binarymime=True,
         )
 
 

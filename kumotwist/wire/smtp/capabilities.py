@@ -60,6 +60,11 @@ class Capabilities:
         return "CHUNKING" in self.extensions
 
     @property
+    def binarymime(self) -> bool:
+        """Whether a message may have any octets, by BDAT (RFC 3030, 3)."""
+        return self.chunking and "BINARYMIME" in self.extensions
+
+    @property
     def auth_mechanisms(self) -> frozenset[str]:
         """The SASL mechanisms that are offered, in upper case (RFC 4954, 3)."""
         return frozenset(self.extensions.get("AUTH", "").upper().split())

@@ -1,6 +1,7 @@
 """Messages that arrive in chunks of known size, as a server reads them (RFC 3030).
 
-BINARYMIME is not offered: what comes in is text like that of DATA, and held to the same rules.
+What comes in is text like that of DATA, and held to the same rules, unless the client has said
+BODY=BINARYMIME: then only the header is text.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class ChunkedBody:
     @param max_size: octets that the message may have.
     @param line_endings: see L{kumotwist.wire.smtp.body.BodyReader}.
     @param line_length_limit: likewise.
+    @param binary: whether the rules on lines hold for the header alone.
     @ivar left: octets of the present chunk that have not come.
     @ivar last: whether it is the last one.
     @ivar size: octets of the present chunk.
@@ -46,12 +48,18 @@ class ChunkedBody:
     @ivar held: octets that are kept in memory.
     """
 
-    __slots__ = ("_line_endings", "_line_limit", "_max", "_parts", "held", "last", "left",
-                 "refusal", "size")  # fmt: skip
+    __slots__ = ("_binary", "_line_endings", "_line_limit", "_max", "_parts", "held", "last",
+                 "left", "refusal", "size")  # fmt: skip
 
     def __init__(
-        self, max_size: int, line_endings: LineEndings = "Deny", line_length_limit: int = 0
+        self,
+        max_size: int,
+        line_endings: LineEndings = "Deny",
+        line_length_limit: int = 0,
+        *,
+        binary: bool = False,
     ) -> None:
+        self._binary = binary
         self._max = max_size
         self._line_endings = line_endings
         self._line_limit = line_length_limit
@@ -89,15 +97,24 @@ class ChunkedBody:
         return used
 
     def finish(self) -> bytes | Reply:
-        """The message with a line end at its end; or why it is not taken. To be called once."""
+        """The message, a text with a line end at its end; or why it is not taken. To be called
+        once."""
         if self.refusal is not None:
             return self.refusal
         body = bytes(self._parts)
         self._parts.clear()
         self.held = 0
+        if self._binary:
+            return self._binary_message(body)
         if body and not body.endswith(b"\r\n"):
             body += b"\r\n"
         return settle_lines(body, self._max + 2, self._line_endings, self._line_limit)
+
+    def _binary_message(self, body: bytes) -> bytes | Reply:
+        end = body.find(b"\r\n\r\n")
+        end = len(body) if end < 0 else end + 2
+        header = settle_lines(body[:end], self._max, self._line_endings, self._line_limit)
+        return header if isinstance(header, Reply) else header + body[end:]
 
 
 class ChunkDialogue:
@@ -117,10 +134,13 @@ class ChunkDialogue:
         self.present: ChunkedBody | None = None
         self.command = ""
 
-    def read_command(self, argument: str, command: str, refusal: Reply | None) -> None:
+    def read_command(
+        self, argument: str, command: str, refusal: Reply | None, *, binary: bool = False
+    ) -> None:
         """Read the arguments of BDAT; the octets of the chunk come next.
 
         @param refusal: what it gets when they have come, if it comes at a wrong moment.
+        @param binary: whether the message may have any octets.
         @raise CommandRefusedError: if the arguments do not say how many octets follow.
         """
         try:
@@ -131,7 +151,10 @@ class ChunkDialogue:
             raise
         options = self._options
         body = self.message or ChunkedBody(
-            options.max_message_size, options.line_endings, options.line_length_limit
+            options.max_message_size,
+            options.line_endings,
+            options.line_length_limit,
+            binary=binary,
         )
         if refusal is None:
             self.message = body

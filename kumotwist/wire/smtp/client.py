@@ -302,7 +302,8 @@ class SMTPClient:
         self._pipelined = self._dialect.pipelining and self.capabilities.pipelining
         # BDAT waits for the replies to RCPT: it does not take longer than DATA that way, and the
         # message is not sent for nobody.
-        self._chunked = self._dialect.chunking and self.capabilities.chunking
+        by_chunks = self._dialect.chunking or progress.transaction.binary
+        self._chunked = by_chunks and self.capabilities.chunking
         mail = _Asked(Phase.MAIL, progress.mail)
         if self._pipelined:
             rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]

@@ -103,7 +103,7 @@ def read_mail(argument: str, options: ServerOptions, *, tls: bool = False) -> Tr
         elif keyword == "REQUIRETLS" and options.requiretls:
             _check_requiretls(value, tls)
         else:
-            _check_mail_parameter(keyword, value, options.max_message_size)
+            _check_mail_parameter(keyword, value, options)
     if "SMTPUTF8" not in parameters and not sender.isascii():
         raise CommandRefusedError(_NOT_ASCII)
     return Transaction(sender, parameters)
@@ -116,17 +116,19 @@ def _read_parameters(text: str) -> dict[str, str | None]:
         raise CommandRefusedError(Reply.of(501, "5.5.4", str(error))) from None
 
 
-def _check_mail_parameter(keyword: str, value: str | None, max_size: int) -> None:
+def _check_mail_parameter(keyword: str, value: str | None, options: ServerOptions) -> None:
     if keyword == "SIZE":
         if value is None or _SIZE.fullmatch(value) is None:
             raise CommandRefusedError(Reply.of(501, "5.5.4", "SIZE needs a number of octets"))
-        if int(value) > max_size:
+        most = options.max_message_size
+        if int(value) > most:
             raise CommandRefusedError(
-                Reply.of(552, "5.3.4", f"messages may have {max_size} octets, not {int(value)}")
+                Reply.of(552, "5.3.4", f"messages may have {most} octets, not {int(value)}")
             )
     elif keyword == "BODY":
-        if value is None or value.upper() not in {"7BIT", "8BITMIME"}:
-            raise CommandRefusedError(Reply.of(501, "5.5.4", "BODY is 7BIT or 8BITMIME"))
+        bodies = ("7BIT", "8BITMIME", *(("BINARYMIME",) if options.binarymime else ()))
+        if value is None or value.upper() not in bodies:
+            raise CommandRefusedError(Reply.of(501, "5.5.4", f"BODY is {' or '.join(bodies)}"))
     elif keyword == "SMTPUTF8":
         if value is not None:
             raise CommandRefusedError(Reply.of(501, "5.5.4", "SMTPUTF8 has no value"))

@@ -42,6 +42,8 @@ class OutgoingTransaction:
     @ivar body: the message, header included: CRLF line ends, not dot-stuffed.
     @ivar body_8bit: whether the message was declared as BODY=8BITMIME (RFC 6152). What its
         octets really need is looked at in any case.
+    @ivar binary: whether it has octets that are no text in lines: it goes as BODY=BINARYMIME, by
+        BDAT, or not at all (RFC 3030, 3).
     @ivar smtputf8: whether the message needs SMTPUTF8 whatever its addresses are: its header
         has characters beyond ASCII (RFC 6531, 3.4).
     @ivar requiretls: whether REQUIRETLS is said where it is offered (RFC 8689). That it is offered,
@@ -60,6 +62,7 @@ class OutgoingTransaction:
     recipients: tuple[str, ...]
     body: bytes = attrs.field(repr=False)
     body_8bit: bool = False
+    binary: bool = False
     smtputf8: bool = False
     line_ends_checked: bool = False
     requiretls: bool = False
@@ -85,7 +88,9 @@ def mail_command(transaction: OutgoingTransaction, capabilities: Capabilities) -
     parts = [f"MAIL FROM:<{_fitting(transaction.sender, capabilities)}>"]
     if capabilities.size:
         parts.append(f"SIZE={transaction.size}")
-    if capabilities.eight_bit_mime and (transaction.body_8bit or transaction.needs_8bit):
+    if transaction.binary:
+        parts.append("BODY=BINARYMIME")
+    elif capabilities.eight_bit_mime and (transaction.body_8bit or transaction.needs_8bit):
         parts.append("BODY=8BITMIME")
     if capabilities.smtputf8 and (
         transaction.smtputf8
@@ -130,9 +135,13 @@ def message_refusal(transaction: OutgoingTransaction, capabilities: Capabilities
     if limit and transaction.size > limit:
         text = f"the message has {transaction.size} octets, the server takes at most {limit}"
         return Reply.of(552, "5.3.4", text)
-    if not (transaction.line_ends_checked or is_canonical(transaction.body)):
+    if transaction.binary:
+        if not capabilities.binarymime:
+            text = "the message has binary data, the server lacks BINARYMIME"
+            return Reply.of(554, "5.6.3", text)
+    elif not (transaction.line_ends_checked or is_canonical(transaction.body)):
         return Reply.of(554, "5.6.0", "the message has a CR or LF that is not part of a line end")
-    if not capabilities.eight_bit_mime and transaction.needs_8bit:
+    elif not capabilities.eight_bit_mime and transaction.needs_8bit:
         return Reply.of(554, "5.6.3", "the message has 8-bit data, the server lacks 8BITMIME")
     sender = _fitting(transaction.sender, capabilities)
     if not capabilities.smtputf8 and (transaction.smtputf8 or not sender.isascii()):

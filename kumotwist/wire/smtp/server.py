@@ -332,6 +332,8 @@ class SMTPServer:
             return self._out_of_order(say.IN_CHUNKS, text)
         if not transaction.recipients:
             return self._out_of_order(say.NO_RECIPIENTS, text)
+        if transaction.binary:
+            return self._out_of_order(say.BINARY, text)
         return DataBegin(transaction, self.unread > 0, say.GO_AHEAD, text)
 
     def _read_bdat(self, argument: str, text: str) -> Event | None:
@@ -339,7 +341,8 @@ class SMTPServer:
         refusal = None
         if transaction is None or not transaction.recipients:
             refusal = say.NO_SENDER if transaction is None else say.NO_RECIPIENTS
-        self._chunks.read_command(argument, text, refusal)
+        binary = transaction is not None and transaction.binary
+        self._chunks.read_command(argument, text, refusal, binary=binary)
         return self._next_in_chunk()
 
     def _read_rset(self, argument: str, text: str) -> Event:

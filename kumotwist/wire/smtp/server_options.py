@@ -32,6 +32,7 @@ class ServerOptions:
     @ivar dsn: whether DSN is offered (RFC 3461): somebody sees to the reports. Its parameters are
         read in any case.
     @ivar requiretls: whether REQUIRETLS is offered, over TLS (RFC 8689).
+    @ivar binarymime: whether BINARYMIME is offered (RFC 3030): somebody can convert such messages.
     @ivar max_idle_commands: all other commands that do not bring a message nearer, likewise.
     """
 
@@ -51,6 +52,7 @@ class ServerOptions:
     xclient: bool = False
     dsn: bool = False
     requiretls: bool = False
+    binarymime: bool = False
 
     def greeting(self) -> Reply:
         """The opening of a session (RFC 5321, 3.1)."""
@@ -68,6 +70,7 @@ class ServerOptions:
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
+            *(("BINARYMIME",) if self.binarymime else ()),
             "ENHANCEDSTATUSCODES",
             *(("DSN",) if self.dsn else ()),
             f"LIMITS MAILMAX={self.max_messages} RCPTMAX={self.max_recipients}",

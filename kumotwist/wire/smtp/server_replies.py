@@ -38,6 +38,7 @@ AUTH_UNCHECKED = Reply.of(454, "4.7.0", "logins cannot be checked at the moment"
 TOO_MANY_LOGINS = Reply.of(421, "4.7.0", "too many failed logins")
 XCLIENT = Reply.of(220, None, "ready")
 IN_MAIL = Reply.of(503, "5.5.1", "this is not possible within a mail transaction")
+BINARY = Reply.of(503, "5.5.1", "a message with BODY=BINARYMIME comes in chunks: BDAT")
 IN_CHUNKS = Reply.of(503, "5.5.1", "the message has begun: BDAT or RSET")
 VRFY = Reply.of(252, "2.5.0", "send the mail, and it will be tried")
 EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
