@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from kumotwist.config.build import Section
+from kumotwist.config.effects import check_effects
 from kumotwist.config.errors import ConfigError, did_you_mean
 from kumotwist.config.listening import check_listening
 from kumotwist.egress.settings import UNSPECIFIED
@@ -24,6 +25,7 @@ def check(sections: Sequence[Section]) -> Iterator[ConfigError]:
     yield from _check_peers(sections)
     yield from _check_files(sections)
     yield from check_listening(sections)
+    yield from check_effects(sections)
 
 
 def _names(sections: Sequence[Section], kind: str) -> set[str]:

@@ -75,8 +75,10 @@ def _parse_proxy_server(text: str) -> ProxyServer:
 
 def _parse_proxy_servers(text: str) -> tuple[ProxyServer, ...]:
     # In an endpoint string "\," is a comma, as "\:" is a colon.
-    items = [item.strip() for item in re.split(r"(?<!\\)[,\n]", text)]
-    items = [item for item in items if item]
+    parts = re.split(r"(?<!\\),", text)
+    items = [item.strip() for part in parts for item in part.split("\n") if item.strip()]
+    if items and not all(part.strip() for part in parts):
+        raise ValueError("there is nothing before or behind one of the commas")
     if len(items) < 2:
         return (_parse_proxy_server(items[0] if items else ""),)
     servers: list[ProxyServer] = []
