@@ -108,16 +108,20 @@ class World:
             Rule(PathPattern.parse(pattern), values)
             for pattern, values in {"default": path_values, **(domain_paths or {})}.items()
         )
+        self.queues, self.paths = queues, paths
+        self.sources = {
+            name: Source.of(attrs.evolve(SourceSettings(name=name), **values))
+            for name, values in sources.items()
+        }
+        pools = pools or {pool: tuple(weights.items()) for pool in ("pool", "other")}
+        self.rotations = Rotations(pools)
         self.scheduler = Scheduler(
             self.network,
             Planner(FakeResolver(records or {}, fail), paths),
             queues,
             paths,
-            {
-                name: Source.of(attrs.evolve(SourceSettings(name=name), **values))
-                for name, values in sources.items()
-            },
-            Rotations(pools or {pool: tuple(weights.items()) for pool in ("pool", "other")}),
+            self.sources,
+            self.rotations,
             lambda: 0.5,
         )
         recorder = Recorder(self.network, self.journal, self.trace, "node")

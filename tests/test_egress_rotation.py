@@ -37,6 +37,42 @@ class RotationTests(SynchronousTestCase):
         rotation = Rotation([("off", 0), ("on", 1)])
         self.assertEqual({rotation.pick(lambda name: True) for _ in range(5)}, {"on"})
 
+    def picks(self, rotation: Rotation, number: int) -> str:
+        """So many picks in a row."""
+        return "".join(rotation.pick(lambda name: True) or "?" for _ in range(number))
+
+    def test_the_same_again(self) -> None:
+        """Entries that have not changed go on as if nothing had been said."""
+        one, other = (Rotation([("a", 3), ("b", 2)]) for _ in range(2))
+        self.assertEqual(self.picks(one, 2), self.picks(other, 2))
+        one.follow([("a", 6), ("b", 4), ("c", 0)])
+        self.assertEqual(self.picks(one, 10), self.picks(other, 10))
+
+    def test_one_joins(self) -> None:
+        """Who stays keeps the turns that are left in the cycle, who is new joins it where it is."""
+        rotation = Rotation([("a", 4), ("b", 3)])
+        self.assertEqual(Counter(self.picks(rotation, 4)), {"a": 2, "b": 2})
+        rotation.follow([("a", 4), ("b", 3), ("c", 4), ("d", 1)])
+        self.assertEqual(Counter(self.picks(rotation, 6)), {"a": 2, "b": 1, "c": 2, "d": 1})
+        self.assertEqual(Counter(self.picks(rotation, 12)), {"a": 4, "b": 3, "c": 4, "d": 1})
+
+    def test_one_leaves(self) -> None:
+        """What is left of a cycle is the others' alone."""
+        rotation = Rotation([("a", 2), ("b", 3), ("c", 1)])
+        first = self.picks(rotation, 3)
+        rotation.follow([("a", 2), ("c", 1)])
+        rest = self.picks(rotation, 3 - len(first.replace("b", "")))
+        self.assertEqual(Counter((first + rest).replace("b", "")), {"a": 2, "c": 1})
+
+    def test_all_leave(self) -> None:
+        """A pool can lose all that it had, and get others."""
+        rotation = Rotation([("a", 2)])
+        self.picks(rotation, 1)
+        rotation.follow([])
+        self.assertEqual(self.picks(rotation, 2), "??")
+        rotation.follow([("z", 5), ("y", 5)])
+        self.assertEqual(Counter(self.picks(rotation, 10)), {"z": 5, "y": 5})
+
     def test_ineligible_sources_are_passed_over(self) -> None:
         """A source that may not be used loses its turn; the others carry the mail."""
         rotation = Rotation([("a", 5), ("b", 1), ("c", 1)])

@@ -250,9 +250,16 @@ class SignalTests(NodeCase):
         handlers: dict[int, Any] = {}
         self.patch(signal, "signal", handlers.__setitem__)
         reactor, hurried = StoppableReactor(), []
-        obey_signals(reactor, hurry=lambda: hurried.append(True))
-        self.assertEqual(handlers, {})
+        read_again: list[bool] = []
+        obey_signals(
+            reactor,
+            hurry=lambda: hurried.append(True),
+            reload=lambda: read_again.append(True),
+        )
+        self.assertEqual(handlers, {signal.SIGHUP: signal.SIG_IGN})
         reactor.run()
+        handlers[signal.SIGHUP](signal.SIGHUP, None)
+        self.assertEqual((reactor.stopped, read_again), (False, [True]))
         handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual((reactor.stopped, hurried), (True, []))
         handlers[signal.SIGINT](signal.SIGINT, None)

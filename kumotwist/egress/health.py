@@ -152,6 +152,10 @@ class SourceHealth:
         self._now = now
         self._ailing: dict[str, Health] = {}
 
+    def forget(self, source: str) -> None:
+        """The source is no more, or its name stands for another way out."""
+        self._ailing.pop(source, None)
+
     def usable(self, source: str) -> bool:
         """Whether mail may be given to the source without further ado."""
         health = self._ailing.get(source)

@@ -13,7 +13,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from math import gcd
+from math import ceil, floor, gcd
 
 __all__ = ["Rotation", "Rotations"]
 
@@ -28,10 +28,29 @@ class Rotation:
     """
 
     def __init__(self, entries: Sequence[tuple[str, int]]) -> None:
-        entries = [(name, weight) for name, weight in entries if weight > 0]
-        divisor = gcd(*(weight for _, weight in entries)) or 1
-        self._entries = [(name, weight // divisor) for name, weight in entries]
+        self._entries = _reduced(entries)
         self._heap: list[tuple[Fraction, int, int]] = []
+
+    def follow(self, entries: Sequence[tuple[str, int]]) -> None:
+        """Go on with other entries: those that stay keep the turns of this cycle that they have
+        left, those that are new join where the cycle is now."""
+        reduced = _reduced(entries)
+        if reduced == self._entries:
+            return
+        if self._heap:
+            now = min(self._heap)[0]
+            taken = {name: Fraction(1) for name, _ in self._entries}
+            for _, index, number in self._heap:
+                name, weight = self._entries[index]
+                taken[name] = Fraction(number - 1, weight)
+            self._heap = []
+            for index, (name, weight) in enumerate(reduced):
+                stays = name in taken
+                number = floor(taken[name] * weight) + 1 if stays else ceil(now * weight)
+                if number <= weight:
+                    self._heap.append((Fraction(number, weight), index, number))
+            heapq.heapify(self._heap)
+        self._entries = reduced
 
     def pick(self, eligible: Callable[[str], bool]) -> str | None:
         """Choose the next source.
@@ -75,6 +94,13 @@ class Rotation:
             (Fraction(1, weight), index, 1) for index, (_, weight) in enumerate(self._entries)
         ]
         heapq.heapify(self._heap)
+
+
+def _reduced(entries: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The entries that have a weight, their weights reduced to the smallest numbers."""
+    entries = [(name, weight) for name, weight in entries if weight > 0]
+    divisor = gcd(*(weight for _, weight in entries)) or 1
+    return [(name, weight // divisor) for name, weight in entries]
 
 
 class Rotations:
@@ -129,6 +155,16 @@ class Rotations:
         else:
             self._rotations.move_to_end(key)
         return rotation
+
+    def follow(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+        """Go on with other pools; what stays of them keeps its place in the rotation."""
+        self._pools = pools
+        for key, rotation in list(self._rotations.items()):
+            pool, _, without = key
+            if pool in pools:
+                rotation.follow([entry for entry in pools[pool] if entry[0] != without])
+            else:
+                del self._rotations[key]
 
     def sources(self, pool: str) -> list[str]:
         """The sources of a pool that have a weight, in the order of the configuration."""

@@ -237,6 +237,13 @@ class ProxyService(Service):
         shared.log.flush()
         shared.draining = False
 
+    def go_by(self, rules: Iterable[tuple[str, ProxyRuleSettings]]) -> None:
+        """Decide by other rules from now on; streams that stand go on.
+
+        @param rules: as for the constructor.
+        """
+        self._shared.go_by(Rules(rules, self.name, self._is_own))
+
     def cut(self) -> None:
         """End every session now."""
         for session in list(self._shared.sessions):

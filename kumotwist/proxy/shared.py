@@ -82,7 +82,12 @@ class SharedByProxy:
         if self.settings.limit_wait:
             self.turns = Deadlines(self.clock, self.settings.limit_wait)
         self.log = SessionLog(self.clock)
-        self.source_matters = self.limits.limited or self.rules.look_at_sources
+        self.go_by(self.rules)
+
+    def go_by(self, rules: Rules) -> None:
+        """Decide by these rules from now on."""
+        self.rules = rules
+        self.source_matters = self.limits.limited or rules.look_at_sources
 
     def forget(self, session: Running) -> None:
         """A session has ended."""

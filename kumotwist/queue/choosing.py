@@ -94,6 +94,10 @@ class SourceChoice:
             and not self._is_full(source, site)
         )
 
+    def forget_bars(self) -> None:
+        """Pass nothing over any more: what was learned speaks of another configuration."""
+        self._bars.clear()
+
     def bar(self, source: str, site: str, why: Bar, words: str = "") -> None:
         """Pass a source over for a site for a while."""
         if len(self._bars) >= MAX_BARS:

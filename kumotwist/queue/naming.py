@@ -50,11 +50,6 @@ class Naming:
 
     settings: NamingSettings
     queues: QueueTable
-    _reroutes: bool = attrs.field(init=False)
-
-    @_reroutes.default
-    def _ask_for_routing_domains(self) -> bool:
-        return self.queues.reroutes
 
     def read(self, session: ServerSession, body: bytes) -> tuple[Labels, bytes]:
         """Read what a message says of itself.
@@ -75,7 +70,7 @@ class Naming:
 
     def name(self, labels: Labels, domain: str) -> str:
         """The name of the queue for a domain."""
-        if not (labels.tenant or labels.campaign or self._reroutes):
+        if not (labels.tenant or labels.campaign or self.queues.reroutes):
             return domain
         return self.place(QueueName(labels.campaign, labels.tenant, domain, ""))
 

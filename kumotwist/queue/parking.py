@@ -32,6 +32,8 @@ SWEEP_AT_LEAST = 100
 class _Lot:
     messages: deque[QueuedMessage] = attrs.field(factory=deque)
     timer: Any = None
+    # So many are given back whether a source is held or not.
+    to_route_anew: int = 0
 
 
 class Parking:
@@ -85,6 +87,12 @@ class Parking:
             lot.timer.cancel()
         self._arm(pool, lot)
 
+    def route_anew(self) -> None:
+        """Give back, bit by bit, all that waits now: another pool may be meant for it."""
+        for pool, lot in self._lots.items():
+            lot.to_route_anew = len(lot.messages)
+            self.reconsider(pool)
+
     def stop(self) -> None:
         """Give nothing back any more; the spool still has the messages."""
         self._stopped = True
@@ -97,14 +105,18 @@ class Parking:
         if self._stopped:
             return
         wait = PACE
-        if self._is_held(pool):
+        if self._is_held(pool) and not lot.to_route_anew:
             # Pools that share a proxy do not all come at the same moment.
             wait = max(self._next_try(pool), SHORTEST_WAIT) * (1 + 0.2 * self._random())
         lot.timer = self._clock.callLater(min(wait, LONGEST_WAIT), self._look, pool, lot)
 
     def _look(self, pool: str, lot: _Lot) -> None:
         lot.timer = None
-        if not self._is_held(pool):
+        if lot.to_route_anew:
+            # They may come back: they are added at the other end.
+            back = self._take(lot, min(LOT, lot.to_route_anew))
+            lot.to_route_anew -= len(back)
+        elif not self._is_held(pool):
             back = self._take(lot, LOT)
         else:
             back = self._too_old(lot)

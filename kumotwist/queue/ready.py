@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import ceil, exp
 from typing import Any
 
@@ -104,6 +104,7 @@ class ReadyQueue:
         self._trial: DeliverySession | None = None
         self._failures = 0
         self._stopping = False
+        self._retired = False
         self._kicking = False
 
     def __len__(self) -> int:
@@ -146,7 +147,8 @@ class ReadyQueue:
         if not self._messages or self._stopping:
             self._ask_no_more()
         if not self._sessions and (not self._messages or self._stopping):
-            self._context.health.end_try(self.source.name, self.plan.lane)
+            if not self._retired:
+                self._context.health.end_try(self.source.name, self.plan.lane)
             self._dispatcher.emptied(self)
 
     def _open_for_business(self) -> bool:
@@ -217,6 +219,36 @@ class ReadyQueue:
             self._return([])
         self.kick()
 
+    # -- another configuration ---------------------------------------------------------------------
+
+    def reconfigure(self, path: PathSettings, moved: Callable[[QueuedMessage], bool]) -> None:
+        """Go by other settings, from the next decision on; what is under way keeps its own.
+
+        @param moved: says of a message that waits whether another queue than this may be meant
+            for it now; such ones are given back.
+        """
+        limit_changed = path.connection_limit != self.path.connection_limit
+        self.path = path
+        going = [message for message in self._messages if moved(message)]
+        if going:
+            self._messages = deque(message for message in self._messages if not moved(message))
+            self._dispatcher.take_back(going)
+        if limit_changed:
+            self._ask_no_more()
+            for _ in range(min(len(self._idle), len(self._sessions) - path.connection_limit)):
+                self._idle.pop().wake()
+        self.kick()
+
+    def retire(self) -> None:
+        """The source is not to be used any more: messages that wait are given back, a transaction
+        that is under way is the last of its session."""
+        self._stopping = self._retired = True
+        waiting = list(self._messages)
+        self._messages.clear()
+        self._dispatcher.take_back(waiting)
+        self._contested()
+        self.kick()
+
     # -- what sessions call (IReadyQueue) ---------------------------------------------------------
 
     def take(self) -> list[QueuedMessage]:
@@ -237,7 +269,10 @@ class ReadyQueue:
 
     def put_back(self, messages: list[QueuedMessage]) -> None:
         """Take messages back that a lost connection could not carry, ahead of the others."""
-        self._messages.extendleft(reversed(messages))
+        if self._retired:
+            self._dispatcher.take_back(messages)
+        else:
+            self._messages.extendleft(reversed(messages))
 
     def became_idle(self, session: DeliverySession) -> None:
         """Remember a session that waits; while stopping there is nothing to wait for, and a place

@@ -22,6 +22,7 @@ from kumotwist.egress.settings import PathTable
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.affinity import Preference, avoid_source, preference
+from kumotwist.queue.change import Change
 from kumotwist.queue.choosing import Bar, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.parking import Parking
@@ -87,6 +88,10 @@ class Scheduler:
         self._lookups: dict[str, list[list[QueuedMessage]]] = {}
         # By source, then by lane.
         self._ready: dict[str, dict[str, ReadyQueue]] = {name: {} for name in sources}
+        # Those whose source is not used any more, until their last session has ended.
+        self._retired: set[ReadyQueue] = set()
+        # Counts the configurations: what was looked up for an earlier one is done again.
+        self._generation = 0
         self._parking = Parking(
             reactor,
             random,
@@ -158,13 +163,55 @@ class Scheduler:
             ready.abort()
 
     def _ready_queues(self) -> list[ReadyQueue]:
-        return [ready for by_lane in self._ready.values() for ready in by_lane.values()]
+        active = [ready for by_lane in self._ready.values() for ready in by_lane.values()]
+        return [*active, *self._retired]
 
     def _check_stopped(self) -> None:
         if self._stopped and not any(ready.sessions for ready in self._ready_queues()):
             waiting, self._stopping = self._stopping, []
             for done in waiting:
                 done.callback(None)
+
+    # -- another configuration ---------------------------------------------------------------------
+
+    def reconfigure(self, change: Change) -> None:
+        """The tables, pools and sources that this was made with are others now.
+
+        What waits for its time goes by them when it is due. What waits for a connection or for a
+        source is looked at again where they lead elsewhere.
+        """
+        self._generation += 1
+        self._plans.clear()
+        self._choices.forget_bars()
+        for name in self._sources:
+            self._ready.setdefault(name, {})
+        for name in change.gone:
+            retiring = list(self._ready.pop(name, {}).values())
+            if name in self._sources:
+                self._ready[name] = {}
+            self._retired.update(retiring)
+            for ready in retiring:
+                ready.retire()
+        for ready in [one for by_lane in self._ready.values() for one in by_lane.values()]:
+            path = self._paths.resolve(ready.plan.domain, ready.plan.site, ready.source.name)
+            pulled = ready.source.name not in self._rotations.sources(ready.pool)
+            ready.reconfigure(path, (lambda _: True) if pulled else change.moved)
+        self._parking.route_anew()
+        if change.reschedules:
+            waiting, self._waiting = self._waiting, []
+            self._reschedule(waiting, change)
+
+    def _reschedule(self, waiting: list[tuple[float, int, QueuedMessage]], change: Change) -> None:
+        """Give messages that wait the due times of another schedule, some in each turn."""
+        if self._stopped:
+            return
+        now = self._reactor.seconds()
+        for _ in range(min(len(waiting), TURN * 5)):
+            message = waiting.pop()[2]
+            message.due = change.due(message, now)
+            self._wait(message)
+        if waiting:
+            self._reactor.callLater(0, self._reschedule, waiting, change)
 
     # -- messages come in -------------------------------------------------------------------------
 
@@ -265,9 +312,14 @@ class Scheduler:
 
     def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
         waiting = self._lookups[queue] = [first]
+        generation = self._generation
 
         def planned(plan: Plan) -> None:
             del self._lookups[queue]
+            if generation != self._generation:
+                for messages in waiting:
+                    self._activate(queue, messages)
+                return
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[queue] = (self._reactor.seconds() + PLAN_LIFETIME, plan)
@@ -276,6 +328,10 @@ class Scheduler:
 
         def unplanned(failure: Any) -> None:
             self._lookups.pop(queue, None)
+            if generation != self._generation:
+                for messages in waiting:
+                    self._activate(queue, messages)
+                return
             verdict = judge_lookup(failure.value, queue)
             facts = AttemptFacts(pool=settings.egress_pool)
             for messages in waiting:
@@ -365,7 +421,7 @@ class Scheduler:
 
     def source_held(self, source: str) -> None:
         """The source is held: what is ready for it, for whatever site, goes elsewhere at once."""
-        for ready in list(self._ready[source].values()):
+        for ready in list(self._ready.get(source, {}).values()):
             ready.drain()
         self._reconsider(source)
 
@@ -396,7 +452,8 @@ class Scheduler:
 
     def emptied(self, ready: ReadyQueue) -> None:
         """Forget a ready queue; another one is made when it is needed."""
-        by_lane = self._ready[ready.source.name]
+        self._retired.discard(ready)
+        by_lane = self._ready.get(ready.source.name, {})
         if by_lane.get(ready.plan.lane) is ready:
             del by_lane[ready.plan.lane]
         self._check_stopped()

@@ -335,14 +335,11 @@ class QueueTable(RuleTable[QueuePattern, QueueSettings]):
             domain = rule.pattern.domain
             positions = self._wild if "*" in domain else self._by_domain.setdefault(domain, [])
             positions.append(number)
-        self._cached = lru_cache(maxsize=16384)(self._find)
-
-    @property
-    def reroutes(self) -> bool:
-        """Whether any queue may have a C{routing_domain}."""
-        return self.default.routing_domain is not None or any(
+        #: Whether any queue may have a C{routing_domain}.
+        self.reroutes = default.routing_domain is not None or any(
             "routing_domain" in rule.values for rule in self.rules
         )
+        self._cached = lru_cache(maxsize=16384)(self._find)
 
     def resolve(self, queue_name: str) -> QueueSettings:
         """The settings of a scheduled queue.

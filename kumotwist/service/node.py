@@ -14,8 +14,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
 
 from kumotwist.config import Configuration
-from kumotwist.dns import Resolver
-from kumotwist.egress import Rotations, Source, SourceHealth
+from kumotwist.egress import SourceHealth
 from kumotwist.http import http_site
 from kumotwist.journal import JournalWriter, Trace
 from kumotwist.limits import LimitTable
@@ -31,6 +30,7 @@ from kumotwist.queue.scheduler import Scheduler
 from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
+from kumotwist.service.live import LiveSettings, read_again, restart_needed
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -69,9 +69,8 @@ class Node(MultiService):
             configuration.log.path or os.path.join(self._state_dir, "log"),
         )
         self._trace = Trace(reactor)
-        self._sources = {
-            name: Source.of(settings) for name, settings in configuration.sources.items()
-        }
+        self._live = LiveSettings(reactor, configuration)
+        self._health = SourceHealth(reactor.seconds)
         self._listening: list[tuple[str, ListeningService]] = []
         self._factories: list[ESMTPListenerFactory] = []
         self._opening: Deferred[None] | None = None
@@ -83,18 +82,16 @@ class Node(MultiService):
     # -- building ---------------------------------------------------------------------------------
 
     def _build_queues(self) -> None:
-        configuration, reactor = self._configuration, self._reactor
-        self._resolver = Resolver(reactor, configuration.dns)
+        configuration, reactor, live = self._configuration, self._reactor, self._live
         bodies = Bodies(self._spool)
         recorder = Recorder(reactor, self._journal, self._trace, node_id(self._state_dir))
-        pools = {name: pool.entries for name, pool in configuration.pools.items()}
         self._scheduler = Scheduler(
             reactor,
-            Planner(self._resolver, configuration.paths, _own_names(configuration)),
-            configuration.queues,
-            configuration.paths,
-            self._sources,
-            Rotations(pools),
+            Planner(live.resolver, live.paths, _own_names(configuration)),
+            live.queues,
+            live.paths,
+            live.sources,
+            live.rotations,
             random.random,
         )
         fates = Fates(
@@ -103,15 +100,15 @@ class Node(MultiService):
             self._spool,
             bodies,
             recorder,
-            configuration.queues,
+            live.queues,
             configuration.node.hostname,
             self._scheduler.insert,
         )
         self._scheduler.use(
             SessionContext(
                 reactor=reactor,
-                resolver=self._resolver,
-                health=SourceHealth(reactor.seconds),
+                resolver=live.resolver,
+                health=self._health,
                 fates=fates,
                 bodies=bodies,
                 trace=self._trace,
@@ -125,7 +122,7 @@ class Node(MultiService):
             bodies,
             recorder,
             self._scheduler.insert_all,
-            naming=Naming(configuration.node, configuration.queues),
+            naming=Naming(configuration.node, live.queues),
             postmaster=configuration.node.postmaster,
             untraced=(
                 name
@@ -206,7 +203,7 @@ class Node(MultiService):
         waiting = await self._spool.enumerate(self._scheduler.insert_all)
         command = kumo_command(sys.argv[0])
         for line in announcement(
-            self._configuration, self._sources, self._places(), waiting, command
+            self._live.configuration, self._live.sources, self._places(), waiting, command
         ):
             self._log.info("{line}", line=line)
 
@@ -262,6 +259,30 @@ class Node(MultiService):
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()
+
+    def reload(self) -> None:
+        """Read the configuration again and go by it, whole or not at all.
+
+        No connection ends for it, and no message: what is under way goes on as it began.
+        """
+        before = self._live.configuration
+        new = read_again(before)
+        if new is None or self._reception.closed is _STOPPING:
+            return
+        change = self._live.adopt(new)
+        for name in self._live.other_ways(before):
+            self._health.forget(name)
+        for factory in self._factories:
+            settings = new.listeners.get(factory.settings.name)
+            if settings is not None:
+                factory.go_by(settings)
+        for proxy in self._proxies:
+            proxy.go_by(new.proxy_rules.items())
+        self._scheduler.reconfigure(change)
+        self._log.info("the configuration was read again and holds now")
+        waiting = list(restart_needed(self._configuration, new))
+        if waiting:
+            self._log.warn("not before a restart: {keys}", keys=", ".join(waiting))
 
     def hurry(self) -> None:
         """The node stops, or is about to, and shall not wait for transactions any longer.

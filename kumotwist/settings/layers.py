@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
@@ -67,6 +67,10 @@ class RuleTable(Generic[_Pattern, _Settings]):
             default: Any = self.default
             settings = self._merged[chosen] = attrs.evolve(default, **values)
         return settings
+
+    def adopt(self, other: Self) -> None:
+        """Hold what another table holds: whoever knows this one goes by that from now on."""
+        vars(self).update(vars(other))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from typing import Any
 
+import attrs
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.strcred import makeChecker
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ from kumotwist.smtp.server_auth import Authenticator
 from kumotwist.smtp.server_budget import ReceptionBudget
 from kumotwist.smtp.server_protocol import ESMTPServerProtocol
 from kumotwist.smtp.server_replies import SHUTTING_DOWN, TOO_MANY_CONNECTIONS
-from kumotwist.smtp.settings import ListenerSettings
+from kumotwist.smtp.settings import LIVE_KEYS, ListenerSettings
 from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["ESMTPListenerFactory"]
@@ -88,6 +89,17 @@ class ESMTPListenerFactory:
                 tls_context_factory, False, sessions, clock=reactor
             )
             self._tls_wrapper.noisy = False
+
+    def go_by(self, settings: ListenerSettings) -> None:
+        """Give clients that connect from now on other terms; the socket, TLS and logins stay.
+
+        @param settings: of these L{LIVE_KEYS} are applied, and C{peers} where TLS does not begin
+            before it is known who the client is.
+        """
+        names = LIVE_KEYS if self.implicit_tls else LIVE_KEYS | {"peers"}
+        values = {name: getattr(settings, name) for name in names}
+        self.settings = attrs.evolve(self.settings, **values)
+        self.terms.cache_clear()
 
     def doStart(self) -> None:
         """A port begins to listen."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import attrs
 
 from kumotwist.logins import CHECKER
-from kumotwist.settings import Problem, SettingType, setting
+from kumotwist.settings import Problem, SettingType, declared, setting
 from kumotwist.settings.layers import Rule
 from kumotwist.settings.types import (
     BOOLEAN,
@@ -212,6 +212,11 @@ class PeerPattern:
 
     def __str__(self) -> str:
         return f"{self.listener} peer {self.network}"
+
+
+#: The keys of C{[listener:NAME]} that can change while it listens: what is looked up for each
+#: client.
+LIVE_KEYS = (frozenset(declared(ClientSettings)) | {"max_connections"}) - {"require_proxy_protocol"}
 
 
 @attrs.define(frozen=True)

@@ -57,5 +57,5 @@ def makeService(options: Options) -> IService:
         node.probe_spool()
     except KumotwistError as error:
         raise SystemExit(f"kumo: {error}") from None
-    obey_signals(reactor, hurry=node.hurry)
+    obey_signals(reactor, hurry=node.hurry, reload=node.reload)
     return node  # type: ignore[no-any-return]
