@@ -44,6 +44,21 @@ class ReceivedTests(SynchronousTestCase):
         )
         self.assertIn(b"with ESMTPS (TLSv1.3:TLS_AES_256_GCM_SHA384) id", b" ".join(line.split()))
 
+    def test_client_certificate(self) -> None:
+        """Whom a client's certificate is for is named, and cannot leave its place."""
+        for subject, shown in (
+            ("CN=mta.example,O=Me", "(verified client CN=mta.example,O=Me)"),
+            ("CN=a) by evil (\r\nX: y;\\", "(verified client CN=a? by evil ???X: y??)"),
+        ):
+            line = received_header(
+                **{**FACTS, "protocol": "ESMTPS"},
+                tls_version="TLSv1.3",
+                tls_cipher="X",
+                tls_subject=subject,
+            )
+            self.assertIn(shown.encode(), b" ".join(line.split()))
+            self.assertEqual([field.name for field in header_fields(line)], [b"Received"])
+
     def test_ipv6_peer(self) -> None:
         """An IPv6 address is written as RFC 5321, 4.1.3 wants it, without its zone."""
         line = received_header(**{**FACTS, "peer": "fe80::1%eth0"})

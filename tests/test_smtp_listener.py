@@ -550,6 +550,16 @@ class BoundsTests(ListenerTestCase):
 class TLSTests(ListenerTestCase):
     """STARTTLS as the protocol sees it; handshakes are tested with the contexts."""
 
+    def test_required(self) -> None:
+        """Where clients must show a certificate, mail waits for TLS (RFC 3207, 4)."""
+        protocol, transport = self.connect(
+            factory=self.listener(tls_required_client_ca="/etc/ca.pem")
+        )
+        protocol.dataReceived(HELLO + b"MAIL FROM:<>\r\nSTARTTLS\r\n")
+        self.assertEqual(self.codes(transport), [220, 250, 530, 220])
+        protocol.dataReceived(HELLO + b"MAIL FROM:<>\r\n")
+        self.assertEqual(self.codes(transport), [250, 250])
+
     def test_starttls(self) -> None:
         """After the 220 the transport is told to begin TLS, and the plain text is forgotten."""
         protocol, transport = self.connect()

@@ -11,6 +11,7 @@ __all__ = ["received_header"]
 
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _NOT_ATOM = re.compile(r"[^A-Za-z0-9._:/-]")
+_NOT_SUBJECT = re.compile(r"[^A-Za-z0-9._:/=,@+* -]")
 _MAILBOX = re.compile(r"[\x20-\x7e]{1,320}")
 _LINE = 78
 _LONGEST_NAME = 255
@@ -27,6 +28,7 @@ def received_header(
     recipients: tuple[str, ...] | list[str] = (),
     tls_version: str | None = None,
     tls_cipher: str | None = None,
+    tls_subject: str | None = None,
 ) -> bytes:
     """Build the C{Received:} field of a message that was just accepted, in KumoMTA's shape.
 
@@ -43,6 +45,7 @@ def received_header(
         (more would tell them of each other, RFC 5321, 7.2), and not for one that is not ASCII.
     @param tls_version: such as C{TLSv1.3}, if the session is encrypted.
     @param tls_cipher: the cipher suite's name.
+    @param tls_subject: whom the client's certificate, which was verified, is for.
     @return: the field with its final CRLF, folded at 78 characters where that is possible.
     """
     literal = _address_literal(peer)
@@ -53,6 +56,9 @@ def received_header(
     words += ["with", _clean(_NOT_ATOM, protocol)]
     if tls_version:
         words.append(f"({_clean(_NOT_ATOM, tls_version)}:{_clean(_NOT_ATOM, tls_cipher or '')})")
+        if tls_subject:
+            words += ["(verified", "client", *_clean(_NOT_SUBJECT, tls_subject).split()]
+            words[-1] += ")"
     words += ["id", _clean(_NOT_ATOM, message_id)]
     if len(recipients) == 1 and _MAILBOX.fullmatch(recipients[0]):
         words += ["for", f"<{recipients[0]}>"]

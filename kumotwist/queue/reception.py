@@ -214,6 +214,7 @@ class Reception:
             recipients=[message.recipient for message in messages],
             tls_version=session.tls.protocol_version if session.tls else None,
             tls_cipher=session.tls.cipher if session.tls else None,
+            tls_subject=session.tls.peer_subject if session.tls else None,
         )
         return header + body
 

@@ -34,10 +34,13 @@ def tls_context(
     """
     if settings.tls == "none":
         return None
+    client_ca = settings.tls_required_client_ca if isinstance(settings, ListenerSettings) else None
     try:
         if settings.tls_certificate is not None and settings.tls_private_key is not None:
-            return server_context_factory(settings.tls_certificate, settings.tls_private_key)
-        return server_context_factory(*self_signed(settings.hostname or hostname, state_dir))
+            pair = settings.tls_certificate, settings.tls_private_key
+            return server_context_factory(*pair, client_ca)
+        made = self_signed(settings.hostname or hostname, state_dir)
+        return server_context_factory(*made, client_ca)
     except TLSCertificateError as error:
         raise StartError(str(error)) from None
 

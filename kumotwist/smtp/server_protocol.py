@@ -140,7 +140,15 @@ class ESMTPServerProtocol(ServerArrival):
 
     def handshakeCompleted(self) -> None:
         """TLS is in use."""
-        self.session = attrs.evolve(self.session, tls=tls_facts(self.transport))
+        facts = tls_facts(self.transport)
+        self.session = attrs.evolve(self.session, tls=facts)
+        if facts is not None and facts.peer_subject:
+            self._log.info(
+                "{listener}: {peer} has shown the certificate of {subject}",
+                listener=self.session.listener,
+                peer=str(self.session.peer),
+                subject=one_line(facts.peer_subject, 200),
+            )
 
     # -- the loop ------------------------------------------------------------------------------
 

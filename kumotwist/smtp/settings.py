@@ -259,6 +259,13 @@ class ListenerSettings(ClientSettings):
     tls_private_key: str | None = setting(
         READABLE_FILE, "The certificate's private key (PEM).", default=None
     )
+    tls_required_client_ca: str | None = setting(
+        READABLE_FILE,
+        "Authorities (PEM) of which one must have signed the client's certificate: without one the "
+        "handshake fails, and without TLS mail is refused. (KumoMTA admits such clients.)",
+        default=None,
+        default_doc="no certificate is asked for",
+    )
     trusted_proxies: tuple[IPNetwork, ...] = setting(
         NETWORKS,
         "Proxies whose connections begin with a PROXY header, which is believed; nobody else's "
@@ -304,6 +311,10 @@ class ListenerSettings(ClientSettings):
                 "whose headers are to be believed? (trusted_proxies, or this key in a section "
                 "[listener:NAME peer NETWORK])",
             )
+        if self.tls_required_client_ca is not None and self.tls == "none":
+            yield Problem(
+                ("tls_required_client_ca", "tls"), "clients show certificates under TLS only"
+            )
         if self.auth is None and self.require_auth:
             yield Problem(("require_auth", "auth"), "nobody can log in without auth")
         if self.auth is not None and self.tls == "none" and not self.allow_auth_without_tls:
@@ -335,6 +346,7 @@ class ListenerSettings(ClientSettings):
             auth_without_tls=self.allow_auth_without_tls,
             require_auth=self.require_auth,
             xclient=self.allow_xclient,
+            require_tls=self.tls_required_client_ca is not None,
             dsn=self.dsn,
             requiretls=True,
             binarymime=True,

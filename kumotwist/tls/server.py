@@ -19,7 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL, crypto
-from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.ssl import (
+    Certificate,
+    CertificateOptions,
+    TLSVersion,
+    trustRootFromCertificates,
+)
 
 from kumotwist.errors import KumotwistError
 
@@ -35,11 +40,15 @@ class TLSCertificateError(KumotwistError):
     """A certificate or its key cannot be used; the text names the file and the reason."""
 
 
-def server_context_factory(certificate: str | Path, private_key: str | Path) -> Any:
+def server_context_factory(
+    certificate: str | Path, private_key: str | Path, client_ca: str | Path | None = None
+) -> Any:
     """Make the context factory of a listener.
 
     @param certificate: a PEM file: the server's certificate, then its chain.
     @param private_key: a PEM file with the certificate's key, not encrypted.
+    @param client_ca: a PEM file with authorities: clients must show a certificate that one of them
+        has signed, or the handshake fails. Without it nobody is asked for one.
     @return: what C{startTLS} and L{kumotwist.smtp.ESMTPListenerFactory} take: TLS 1.2 and newer.
     @raise TLSCertificateError: if one of them cannot be read, or they do not belong together.
     """
@@ -50,10 +59,14 @@ def server_context_factory(certificate: str | Path, private_key: str | Path) -> 
         certificate=first,
         extraCertChain=chain,
         raiseMinimumTo=TLSVersion.TLSv1_2,
+        trustRoot=None if client_ca is None else _authorities(Path(client_ca)),
     )
     try:
         context = options.getContext()
         context.check_privatekey()
+        if client_ca is not None:
+            # Their names, so that a client with several certificates knows which one to show.
+            context.load_client_ca(os.fsencode(client_ca))
     except SSL.Error:
         raise TLSCertificateError(
             f"the key in {str(private_key)!r} does not belong to the certificate "
@@ -79,6 +92,11 @@ def _load_certificates(path: Path) -> list[crypto.X509]:
         ]
     except ValueError as error:
         raise TLSCertificateError(f"a certificate in {str(path)!r} is damaged: {error}") from None
+
+
+def _authorities(path: Path) -> Any:
+    """What clients' certificates must lead to."""
+    return trustRootFromCertificates([Certificate(each) for each in _load_certificates(path)])
 
 
 def _load_key(path: Path) -> crypto.PKey:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import smtplib
+import ssl
 from pathlib import Path
 
 import trustme
@@ -9,11 +11,22 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from tests.integration import parts
-from tests.integration.client import converse
+from tests.integration.client import MESSAGE, converse
 from tests.integration.configurations import direct
 from tests.integration.processes import run
 from tests.integration.program import Kumo, start_kumo
 from tests.integration.sink import start_sink
+
+
+def send_as(port: int, certificate: Path | None) -> None:
+    """Send a message under TLS with a certificate of one's own, or without one."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if certificate is not None:
+        context.load_cert_chain(certificate)
+    with smtplib.SMTP("127.0.0.1", port, local_hostname="client.example.org", timeout=30) as client:
+        client.starttls(context=context)
+        client.sendmail("sender@example.org", ["you@example.com"], MESSAGE)
 
 
 class ListenerTLSTests(TestCase):
@@ -56,6 +69,31 @@ class ListenerTLSTests(TestCase):
             kumo, "-CAfile", str(directory / "ca.pem"), "-verify_hostname", "mx.example.test"
         )
         self.assertIn("Verification: OK", output)
+
+    async def test_client_certificate(self) -> None:
+        """With C{tls_required_client_ca} clients with a certificate of that authority send mail,
+        and it says who they are; nobody else does."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        known, unknown = trustme.CA(), trustme.CA()
+        known.cert_pem.write_to_path(directory / "ca.pem")
+        for name, authority in (("good", known), ("bad", unknown)):
+            leaf = authority.issue_cert("client.example.test", common_name="client.example.test")
+            leaf.private_key_and_cert_chain_pem.write_to_path(directory / f"{name}.pem")
+        kumo = await self.start(f"tls_required_client_ca = {directory}/ca.pem\n")
+        await deferToThread(send_as, kumo.port, directory / "good.pem")
+        [record] = await kumo.wait_for_records(type="Reception")
+        self.assertIn("CN=client.example.test", record["tls_peer_subject_name"][0])
+        [mail] = await self.sink.wait_for_mails()
+        self.assertIn(b"(verified client CN=client.example.test", b" ".join(mail.body.split()))
+        for certificate in (None, directory / "bad.pem"):
+            with self.assertRaises((ssl.SSLError, smtplib.SMTPException, ConnectionError)):
+                await deferToThread(send_as, kumo.port, certificate)
+        refused = await converse(
+            kumo.port, b"EHLO me\r\n", b"MAIL FROM:<a@b.example>\r\n", b"QUIT\r\n"
+        )
+        self.assertIn(b"530 5.7.0", refused)
+        self.assertEqual(len(self.sink.mails), 1)
 
     async def test_swaks_sends_over_tls(self) -> None:
         """A message that came encrypted is recorded as such."""

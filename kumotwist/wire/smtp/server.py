@@ -304,6 +304,8 @@ class SMTPServer:
             return self._out_of_order(say.NO_HELLO, text)
         if self.transaction is not None:
             return self._out_of_order(say.NESTED, text)
+        if self._options.require_tls and not self._tls:
+            return self._out_of_order(say.TLS_NEEDED, text)
         if self._options.require_auth and not self._login.authenticated:
             return self._out_of_order(say.AUTH_NEEDED, text)
         if self._messages >= self._options.max_messages:

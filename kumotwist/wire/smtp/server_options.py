@@ -29,6 +29,7 @@ class ServerOptions:
     @ivar require_auth: whether MAIL needs a login.
     @ivar max_failed_logins: after so many the next attempt ends the session.
     @ivar xclient: whether XCLIENT is offered.
+    @ivar require_tls: whether MAIL needs TLS (RFC 3207, 4).
     @ivar dsn: whether DSN is offered (RFC 3461): somebody sees to the reports. Its parameters are
         read in any case.
     @ivar requiretls: whether REQUIRETLS is offered, over TLS (RFC 8689).
@@ -50,6 +51,7 @@ class ServerOptions:
     require_auth: bool = False
     max_failed_logins: int = 3
     xclient: bool = False
+    require_tls: bool = False
     dsn: bool = False
     requiretls: bool = False
     binarymime: bool = False
