@@ -288,6 +288,12 @@ class CommandTests(SynchronousTestCase):
         out = talk(HELLO + (ENVELOPE + MESSAGE) * 3, options)
         self.assertEqual(out, [250] + [250, 250, 354, 250] * 2 + [421])
 
+    def test_http(self) -> None:
+        """A web client that somebody makes speak to us is sent away before it says any mail."""
+        for method in ("GET", "POST", "CONNECT", "put"):
+            request = lines(f"{method} / HTTP/1.1", "Host: x", "", "EHLO x", "MAIL FROM:<>")
+            self.assertEqual(talk(request), [421], method)
+
     def test_bad_commands(self) -> None:
         """Too many bad commands end the session; an accepted message begins the count anew."""
         self.assertEqual(talk(lines(*["FOO"] * 200)), [500] * 25 + [421])

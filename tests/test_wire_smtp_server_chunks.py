@@ -128,7 +128,7 @@ class RefusalTests(ChunkCase):
         self.assertEqual(self.talk(b"BDAT 99999999999999999999\r\n" + b"NOOP\r\n" * 99)[0], [])
 
     def test_sizes(self) -> None:
-        """What says no size that can be waited for is a syntax error, and spoils the message."""
+        """What says no size ends the session: the chunk would be taken for commands."""
         for argument in (
             "",
             " -1",
@@ -140,9 +140,9 @@ class RefusalTests(ChunkCase):
             " 0x1",
             " LAST",
         ):
-            self.assertEqual(self.talk(f"BDAT{argument}\r\nNOOP\r\n".encode())[0], [501, 250])
+            self.assertEqual(self.talk(f"BDAT{argument}\r\nNOOP\r\n".encode())[0], [421])
         data = bdat(b"x\r\n") + b"BDAT -1\r\n" + bdat(b"y\r\n", last=True)
-        self.assertEqual(self.talk(data), ([250, 501, 501], []))
+        self.assertEqual(self.talk(data), ([250, 421], []))
 
     def test_mixed(self) -> None:
         """Once a message has begun in chunks there is neither DATA nor RCPT; RSET ends it."""

@@ -129,6 +129,7 @@ class _HostProtocol(Protocol):
         self._reading = "lines"
         self._octets_left = 0
         self._gone = False
+        self._timer: Any = None
         self._silent = False
         self._secure = False
         self._recipients = 0
@@ -140,6 +141,8 @@ class _HostProtocol(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         self._gone = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         self._host.connections.discard(self)
 
     # -- what it hears -----------------------------------------------------------------------------
@@ -218,13 +221,13 @@ class _HostProtocol(Protocol):
             if isinstance(act, bytes):
                 self.transport.write(act)
             elif isinstance(act, Pause):
-                global_reactor.callLater(act.seconds, self._act, rest)
+                self._timer = global_reactor.callLater(act.seconds, self._act, rest)
                 return
             elif isinstance(act, Drip):
                 if act.data:
                     self.transport.write(act.data[:1])
                     again = Drip(act.data[1:], act.seconds)
-                    global_reactor.callLater(act.seconds, self._act, (again, *rest))
+                    self._timer = global_reactor.callLater(act.seconds, self._act, (again, *rest))
                     return
             else:
                 self._do(act)

@@ -51,6 +51,11 @@ action = allow
 """
 
 
+def kumoproxy_configuration(port: int) -> str:
+    """The configuration of a KumoProxy on a port that lets loopback reach loopback."""
+    return _KUMOPROXY.format(port=port)
+
+
 class HostileServerTests(TestCase):
     """Every server of L{tests.hostile.servers}, on every path."""
 
@@ -64,7 +69,7 @@ class HostileServerTests(TestCase):
         """Through KumoProxy."""
         port = free_port()
         path = Path(self.mktemp()).absolute()
-        path.write_text(_KUMOPROXY.format(port=port), encoding="ascii")
+        path.write_text(kumoproxy_configuration(port), encoding="ascii")
         await start_plugin(self, "kumoproxy", ["-c", str(path)], port)
         await self.play("socks5", {"socks5_proxy_server": f"127.0.0.1:{port}"})
 

@@ -17,7 +17,8 @@ from kumotwist.wire.smtp.server_options import ServerOptions
 __all__ = ["ChunkDialogue", "ChunkedBody", "read_bdat"]
 
 _BDAT = re.compile(r"([0-9]{1,20})( LAST)?", re.IGNORECASE)
-_WRONG = Reply.of(501, "5.5.4", "the syntax is BDAT OCTETS [LAST]")
+# Where the chunk ends is not known then: read on, its octets would be taken for commands.
+_WRONG = Reply.of(421, "4.5.4", "the syntax is BDAT OCTETS [LAST]")
 
 
 def read_bdat(argument: str) -> tuple[int, bool]:
@@ -141,14 +142,10 @@ class ChunkDialogue:
 
         @param refusal: what it gets when they have come, if it comes at a wrong moment.
         @param binary: whether the message may have any octets.
-        @raise CommandRefusedError: if the arguments do not say how many octets follow.
+        @raise CommandRefusedError: if the arguments do not say how many octets follow; its reply
+            ends the session.
         """
-        try:
-            size, last = read_bdat(argument)
-        except CommandRefusedError as error:
-            if self.message is not None:
-                self.message.refuse(error.reply)
-            raise
+        size, last = read_bdat(argument)
         options = self._options
         body = self.message or ChunkedBody(
             options.max_message_size,

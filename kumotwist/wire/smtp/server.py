@@ -258,7 +258,7 @@ class SMTPServer:
         verb, _, argument = text.partition(" ")
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
-            return self._bad_command(say.UNKNOWN, "" if self._login.begun else text)
+            return self._bad_command(say.unknown(verb), "" if self._login.begun else text)
         try:
             return read(self, argument, text)
         except CommandRefusedError as error:

@@ -18,6 +18,7 @@ TOO_IDLE = Reply.of(421, "4.7.0", "too many commands without a message")
 ENDLESS = Reply.of(421, "4.7.0", "this line does not end")
 LINE_TOO_LONG = Reply.of(500, "5.5.2", "line too long")
 UNKNOWN = Reply.of(500, "5.5.1", "command not recognized")
+NOT_HTTP = Reply.of(421, "4.7.0", "this is no web server")
 NO_ARGUMENTS = Reply.of(501, "5.5.4", "this command has no arguments")
 NO_HELLO = Reply.of(503, "5.5.1", "say EHLO first")
 NESTED = Reply.of(503, "5.5.1", "a sender has already been given")
@@ -46,6 +47,19 @@ EXPN = Reply.of(502, "5.5.1", "there are no lists to expand here")
 HELP = Reply.of(
     214, "2.0.0", "EHLO HELO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY HELP STARTTLS AUTH (RFC 5321)"
 )
+
+
+#: Methods of RFC 9110, 9.3 and RFC 5789.
+_HTTP = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"))
+
+
+def unknown(verb: str) -> Reply:
+    """The answer to what is no command.
+
+    Whoever speaks HTTP here is sent away: somebody makes a web client do it, and the mail that the
+    request carries would follow as commands.
+    """
+    return NOT_HTTP if verb.upper() in _HTTP else UNKNOWN
 
 
 @functools.lru_cache(maxsize=256)
