@@ -189,6 +189,10 @@ class IResolver(Interface):
     def lookup_addresses(name: str) -> Deferred[Any]:
         """Fires with a tuple of L{ipaddress} addresses of a host; empty if it has none."""
 
+    def lookup_tlsa(host: str, port: int) -> Deferred[Any]:
+        """Fires with the L{kumotwist.dns.TLSARecords} of a host, or L{None} if DANE does not apply
+        to it. Fails with L{kumotwist.dns.DNSError}: then the host must not be used."""
+
     def lookup_pointer(address: IPAddress) -> Deferred[Any]:
         """Fires with a tuple of the names of an address (PTR), as text; empty if it has none."""
 

@@ -3,7 +3,7 @@ memory, with a spool in memory and a clock that the test moves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -23,6 +23,7 @@ from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
+from kumotwist.queue.securing import TLSPolicies
 from kumotwist.queue.settings import NamingSettings, QueuePattern, QueueTable
 from kumotwist.settings.layers import Rule
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -30,6 +31,7 @@ from kumotwist.smtp.settings import SinkSettings
 from kumotwist.smtp.sink import sink_factory
 from kumotwist.testing.dns import FakeResolver
 from kumotwist.testing.spool import MemorySpool
+from kumotwist.tls.broken import BrokenTLS
 from tests.memory_network import MemoryNetwork
 
 __all__ = ["ListJournal", "World"]
@@ -80,6 +82,7 @@ class World:
         domain_queues: Mapping[str, dict[str, Any]] | None = None,
         domain_paths: Mapping[str, dict[str, Any]] | None = None,
         spool: MemorySpool | None = None,
+        insecure: Collection[str] = ("",),
         limits: LimitTable | None = None,
         network: Any = None,
         pools: Mapping[str, Sequence[tuple[str, int]]] | None = None,
@@ -96,6 +99,7 @@ class World:
         self.health = SourceHealth(self.network.seconds)
         self.bodies = Bodies(self.spool)
         self.limits = limits or LimitTable(self.network.seconds)
+        resolver = FakeResolver(records or {}, fail, insecure)
         sources = sources or {"direct": {}}
         weights = weights or dict.fromkeys(sources, 1)
         queue_values = {"egress_pool": "pool", **(queue or {})}
@@ -117,7 +121,7 @@ class World:
         self.rotations = Rotations(pools)
         self.scheduler = Scheduler(
             self.network,
-            Planner(FakeResolver(records or {}, fail), paths),
+            Planner(resolver, paths),
             queues,
             paths,
             self.sources,
@@ -138,12 +142,13 @@ class World:
         self.scheduler.use(
             SessionContext(
                 reactor=self.network,
-                resolver=FakeResolver(records or {}, fail),
+                resolver=resolver,
                 health=self.health,
                 fates=self.fates,
                 bodies=self.bodies,
                 trace=self.trace,
                 limits=self.limits,
+                tls=TLSPolicies(resolver, BrokenTLS(self.network.seconds)),
                 hostname="mta.example",
             )
         )

@@ -35,6 +35,7 @@ from kumotwist.queue.verdicts import (
     internal_reply,
     judge_connect,
     judge_lookup,
+    judge_refusal,
     judge_result,
     judge_session,
 )
@@ -49,6 +50,8 @@ from kumotwist.smtp.client import (
 )
 from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.testing.dns import FakeResolver
+from kumotwist.tls.policy import decide
+from kumotwist.tls.sts import STSPolicy
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.transaction import RecipientResult, TransactionOutcome
@@ -264,6 +267,10 @@ CASES: dict[str, Case] = {
     "host-skipped": skipped("192.0.2.1", skip_hosts=(NETWORK,)),
     "host-family": skipped("2001:db8::1", source="198.51.100.1"),
     "host-prohibited": skipped("127.0.0.1"),
+    "host-refused": lambda: judge_refusal(
+        decide("Required", "mx.b.example", sts=STSPolicy("b.example", "enforce", ("no",), 1)),
+        "mx.b.example",
+    ),
     "site-no-hosts": summary(no_hosts),
     "site-one-host": summary(lambda: walk("192.0.2.1"), REFUSED),
     "site-all-prohibited": summary(lambda: walk("127.0.0.1", "::1")),

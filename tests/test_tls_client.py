@@ -18,7 +18,7 @@ from kumotwist.tls.facts import TLSFacts, tls_facts
 from tests.memory_tls import TLSFakeTransport, authority_certificate, server_options
 
 
-class _Side(Protocol):
+class Side(Protocol):
     """One side of a connection, which says something as soon as TLS lets it."""
 
     def __init__(self, options: Any, word: bytes) -> None:
@@ -49,10 +49,10 @@ class ClientTLSTests(SynchronousTestCase):
 
     def shake(
         self, host_name: str, server: CertificateOptions, *, verify: bool = True
-    ) -> tuple[_Side, _Side]:
+    ) -> tuple[Side, Side]:
         """Let a client and a server do a handshake."""
         creator = client_tls_options(host_name, verify=verify, trust=self.trust)
-        client, other = _Side(creator, b"hello"), _Side(server, b"welcome")
+        client, other = Side(creator, b"hello"), Side(server, b"welcome")
         connect(other, TLSFakeTransport(other, True), client, TLSFakeTransport(client, False))
         return client, other
 

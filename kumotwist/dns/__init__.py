@@ -15,12 +15,14 @@ from kumotwist.dns.exchangers import MailExchangers, before, site_name
 from kumotwist.dns.resolver import Resolver
 from kumotwist.dns.settings import DNSSettings
 from kumotwist.dns.system import system_nameservers
+from kumotwist.dns.tlsa import TLSARecords
 
 __all__ = [
     "DNSError",
     "DNSSettings",
     "MailExchangers",
     "Resolver",
+    "TLSARecords",
     "before",
     "site_name",
     "system_nameservers",

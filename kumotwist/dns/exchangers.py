@@ -23,7 +23,6 @@ class MailExchangers:
         hosts, and the answer to its mail is C{556 5.1.10}.
     @ivar implicit: whether the domain has no MX and is its own host (RFC 5321, 5.1).
     @ivar secure: whether DNSSEC vouches for the hosts, or for there being no MX.
-    @ivar canonical: the domain's name behind its aliases; empty if it has none.
     """
 
     domain: str
@@ -32,7 +31,6 @@ class MailExchangers:
     null_mx: bool = False
     implicit: bool = False
     secure: bool = False
-    canonical: str = ""
 
 
 def before(

@@ -7,27 +7,24 @@ import random
 import re
 from typing import Any
 
-import dns.exception
-import dns.name
 import dns.rdatatype
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from kumotwist.dns.answers import Answer, Question
+from kumotwist.dns.answers import Answer
 from kumotwist.dns.client import Asker, DNSClient
 from kumotwist.dns.errors import DNSError
 from kumotwist.dns.exchangers import MailExchangers, in_order, site_name
+from kumotwist.dns.names import HOST_NAME, host_question
 from kumotwist.dns.settings import DNSSettings
 from kumotwist.dns.system import system_nameservers
+from kumotwist.dns.tlsa import TLSARecords, find_tlsa
 from kumotwist.interfaces import IResolver
 from kumotwist.settings.types import IPAddress
 
 __all__ = ["Resolver"]
 
-# Host names as they are in use, underscores included; what dnspython would take beyond that are
-# escapes and octets that no mail host is called by.
-_HOST_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _LITERAL = re.compile(r"\[(?:ipv6:)?([0-9a-f:.]+)\]")
 #: A domain that has more exchangers is tried at the best of them.
 _MAX_HOSTS = 32
@@ -82,7 +79,7 @@ class Resolver:
         if key in self._hosts:
             return succeed(MailExchangers(key, ((0, key),), key, implicit=True))
         try:
-            question = _question(key, dns.rdatatype.MX)
+            question = host_question(key, dns.rdatatype.MX)
         except DNSError as error:
             return fail(error)
         return self._asker.ask(question).addCallback(self._mx_answered, key)
@@ -110,7 +107,7 @@ class Resolver:
         hosts = [(preference, name) for preference, name in named if name not in ("", "@", ".")]
         if not hosts:
             return MailExchangers(domain, (), domain, null_mx=True)
-        usable = sorted(host for host in hosts if _HOST_NAME.fullmatch(host[1]))[:_MAX_HOSTS]
+        usable = sorted(host for host in hosts if HOST_NAME.fullmatch(host[1]))[:_MAX_HOSTS]
         if not usable:
             raise DNSError(domain, f"no mail exchanger of {domain} has a usable name")
         site = site_name([name for _, name in usable])
@@ -119,7 +116,6 @@ class Resolver:
             in_order(usable, self._chance),
             site,
             secure=answer.secure,
-            canonical=_canonical(answer),
         )
 
     def _implicit_mx(
@@ -137,7 +133,6 @@ class Resolver:
             domain,
             implicit=True,
             secure=answer.secure,
-            canonical=_canonical(answer),
         )
 
     # -- addresses ---------------------------------------------------------------------------
@@ -158,7 +153,7 @@ class Resolver:
         if key in self._hosts:
             return succeed(self._hosts[key])
         try:
-            questions = [_question(key, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+            questions = [host_question(key, kind) for kind in (dns.rdatatype.A, dns.rdatatype.AAAA)]
         except DNSError as error:
             return fail(error)
         both: Deferred[Any] = DeferredList(
@@ -180,6 +175,21 @@ class Resolver:
             failures[0].raiseException()
         return tuple(found[:_MAX_ADDRESSES])
 
+    # -- TLS -----------------------------------------------------------------------------------
+
+    def lookup_tlsa(self, host: str, port: int) -> Deferred[TLSARecords | None]:
+        """Find the TLSA records of a host (RFC 7672, 2.2).
+
+        @param host: a host name in A-labels, or an address, which has none.
+        @return: fires with L{None} if DANE does not apply to the host, which is true of addresses
+            and of C{[dns] hosts}. Fails with L{DNSError} if that cannot be told: then the host
+            must not be used.
+        """
+        key = host.lower().removesuffix(".")
+        if key in self._hosts or ":" in key or key.replace(".", "").isdigit():
+            return succeed(None)
+        return Deferred.fromCoroutine(find_tlsa(self._asker, key, port))
+
     # -- what others see of an address -------------------------------------------------------
 
     def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:
@@ -191,7 +201,7 @@ class Resolver:
             cannot be a host's name; empty if there are none. Fails with L{DNSError}.
         """
         try:
-            question = _question(address.reverse_pointer, dns.rdatatype.PTR)
+            question = host_question(address.reverse_pointer, dns.rdatatype.PTR)
         except DNSError as error:
             return fail(error)
         return self._asker.ask(question).addCallback(_host_names)
@@ -207,35 +217,17 @@ class Resolver:
         """
         digits = address.reverse_pointer.removesuffix(".in-addr.arpa").removesuffix(".ip6.arpa")
         try:
-            question = _question(f"{digits}.{zone.lower().removesuffix('.')}", dns.rdatatype.A)
+            question = host_question(f"{digits}.{zone.lower().removesuffix('.')}", dns.rdatatype.A)
         except DNSError as error:
             return fail(error)
         return self._asker.ask(question).addCallback(_listing_codes)
 
 
-def _canonical(answer: Answer) -> str:
-    """The name behind the aliases; empty if there are none."""
-    if answer.canonical is None:
-        return ""
-    return answer.canonical.to_text(omit_final_dot=True).lower()
-
-
 def _host_names(answer: Answer) -> tuple[str, ...]:
     names = {record.target.to_text(omit_final_dot=True).lower() for record in answer.values}
-    return tuple(sorted(name for name in names if _HOST_NAME.fullmatch(name)))[:_MAX_NAMES]
+    return tuple(sorted(name for name in names if HOST_NAME.fullmatch(name)))[:_MAX_NAMES]
 
 
 def _listing_codes(answer: Answer) -> tuple[ipaddress.IPv4Address, ...]:
     codes = sorted({ipaddress.IPv4Address(record.address) for record in answer.values})
     return tuple(codes[:_MAX_ADDRESSES])
-
-
-def _question(name: str, kind: dns.rdatatype.RdataType) -> Question:
-    """A question about a host name; L{DNSError} if it cannot be one."""
-    try:
-        if not _HOST_NAME.fullmatch(name):
-            raise ValueError(name)
-        return Question(dns.name.from_text(name), kind)
-    except (ValueError, dns.exception.DNSException):
-        shown = name if len(name) <= 255 else name[:254] + "…"
-        raise DNSError(name, f"{shown!a} is not a domain name", permanent=True) from None

@@ -14,6 +14,7 @@ from kumotwist.settings import SettingType, setting
 from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
 from kumotwist.settings.types import (
     BOOLEAN,
+    DURATION,
     HOST_NAME,
     NETWORKS,
     SECRET,
@@ -89,11 +90,24 @@ class PathSettings(Timeouts):
         "the certificate, always and verified, always, or never.",
         default="Opportunistic",
     )
+    enable_dane: bool = setting(
+        BOOLEAN,
+        "Whether a host's certificate is checked against its TLSA records (DANE, RFC 7672), where "
+        "there are any. It needs a validating resolver: see `trusted_nameservers`.",
+        default=False,
+    )
     opportunistic_tls_reconnect_on_failed_handshake: bool = setting(
         BOOLEAN,
         "Whether a host whose handshake fails is tried again in the clear, where TLS is "
         "opportunistic.",
         default=False,
+    )
+    remember_broken_tls: float | None = setting(
+        DURATION,
+        "For how long a site with which a handshake has failed is spoken to in the clear, where "
+        "TLS is opportunistic.",
+        default=None,
+        default_doc="not at all",
     )
     enable_pipelining: bool = setting(
         BOOLEAN, "Whether PIPELINING is used where it is offered.", default=True
@@ -221,6 +235,10 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
             (rule.pattern.target, rule.pattern.source): number
             for number, rule in enumerate(self.rules)
         }
+        #: Whether any path looks at TLSA records.
+        self.uses_dane = self.default.enable_dane or any(
+            rule.values.get("enable_dane") for rule in self.rules
+        )
         self._targets = frozenset(rule.pattern.target for rule in self.rules)
 
     def singles_out(self, domain: str) -> bool:

@@ -19,6 +19,7 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.plan import Plan
 from kumotwist.queue.recorder import AttemptFacts
+from kumotwist.queue.securing import TLSPolicies
 from kumotwist.queue.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class SessionContext:
     """What every session works with.
 
     @ivar limits: what holds for the whole node.
+    @ivar tls: decides what is demanded of hosts.
     @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
     """
 
@@ -90,6 +92,7 @@ class SessionContext:
     bodies: Bodies
     trace: ITrace
     limits: ILimits
+    tls: TLSPolicies
     hostname: str
 
     def in_thread(self, task: Callable[[], bytes]) -> Deferred[bytes]:

@@ -135,7 +135,7 @@ class Dialler:
         except Exception as failure:
             return Call(facts, verdict=self._not_connected(failure, judge_connect(failure, way)))
         self._client = client
-        facts = self._describe(client, target)
+        facts = attrs.evolve(self._describe(client, target), tls_policy=demand.reason)
         try:
             await client.open()
             await self._secure(client, target, demand)
@@ -154,6 +154,8 @@ class Dialler:
             again = None
             if failure.phase == "starttls":
                 path = self._ready.path
+                if demand.attempt and not demand.required:
+                    self._context.tls.handshake_failed(self._ready.plan, path)
                 again = demand.after_failed_handshake(
                     path.opportunistic_tls_reconnect_on_failed_handshake
                 )
@@ -203,7 +205,8 @@ class Dialler:
         """
         offered = client.capabilities.starttls
         if demand.attempt and offered:
-            await client.start_tls(client_tls_options(target.host.name, verify=demand.verify))
+            options = client_tls_options(target.host.name, verify=demand.verify, dane=demand.dane)
+            await client.start_tls(options)
             if demand.requiretls and not client.capabilities.has("REQUIRETLS"):
                 raise _unfit(f"{target} does not offer REQUIRETLS", "5.7.30")
         elif demand.requiretls:

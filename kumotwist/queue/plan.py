@@ -42,6 +42,7 @@ class Plan:
         apply: a route is the operator's word.
     @ivar lmtp: whether LMTP is spoken with them (RFC 2033). Its sites have names of their own.
     @ivar tls: what the senders of this lane's messages want of TLS.
+    @ivar secure: whether DNSSEC vouches for these being the domain's hosts, and that is of use.
     """
 
     site: str
@@ -51,6 +52,7 @@ class Plan:
     looked_up: bool
     lmtp: bool = False
     tls: TLSWish = TLSWish.NOTHING
+    secure: bool = False
 
     def wishing(self, wish: TLSWish) -> Plan:
         """The same for messages whose senders want something of TLS, in a lane of their own."""
@@ -119,7 +121,11 @@ class Planner:
             if len(nearer) < len(exchangers.hosts):
                 site = site_name([name for _, name in sorted(nearer)])
             hosts = tuple(Host(name) for _, name in nearer)
-            return self._laned(prefix + site, domain, hosts, looked_up=True, lmtp=lmtp)
+            plan = self._laned(prefix + site, domain, hosts, looked_up=True, lmtp=lmtp)
+            if not exchangers.secure or not self._paths.uses_dane:
+                return plan
+            # What is demanded of the hosts is more than for domains whose MX nobody vouches for.
+            return attrs.evolve(plan, lane=f"{plan.lane} by DNSSEC", secure=True)
 
         looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
         return looked_up

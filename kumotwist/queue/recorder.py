@@ -27,6 +27,7 @@ class AttemptFacts:
     @ivar proxy_server: the proxy; empty for a direct connection.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or empty.
     @ivar delivery_protocol: C{"ESMTP"} or C{"LMTP"}.
+    @ivar tls_policy: where the demand that the host's TLS had to meet came from.
     @ivar dsn: whether the host was told what the sender wants to hear of (RFC 3461).
     """
 
@@ -41,6 +42,7 @@ class AttemptFacts:
     session_id: str = ""
     delivery_protocol: str = "ESMTP"
     tls: TLSFacts | None = None
+    tls_policy: str = ""
     dsn: bool = False
 
 
@@ -93,6 +95,7 @@ class Recorder:
                 tls_cipher=tls.cipher if tls else None,
                 tls_protocol_version=tls.protocol_version if tls else None,
                 tls_peer_subject_name=_subject(tls),
+                tls_policy=facts.tls_policy or None,
                 session_id=facts.session_id or None,
             )
         )

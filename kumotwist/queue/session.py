@@ -16,13 +16,20 @@ from kumotwist.queue.outgoing import most_transactions, outgoing, within_limits
 from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
-from kumotwist.queue.verdicts import Scope, Verdict, internal_reply, judge_result, judge_session
+from kumotwist.queue.verdicts import (
+    Scope,
+    Verdict,
+    internal_reply,
+    judge_refusal,
+    judge_result,
+    judge_session,
+)
 from kumotwist.smtp.client import (
     ESMTPClient,
     SMTPSessionError,
     TransactionOutcome,
 )
-from kumotwist.tls.policy import TLSDemand, tls_demand
+from kumotwist.tls.policy import TLSDemand
 
 __all__ = ["DeliverySession"]
 
@@ -124,7 +131,14 @@ class DeliverySession:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
         refusal: Verdict | None = None
         while (target := await self._walk.next()) is not None:
-            demand: TLSDemand | None = tls_demand(self._ready.path.enable_tls, self._ready.plan.tls)
+            demand: TLSDemand | None = await self._context.tls.demand(
+                self._ready.plan, self._ready.path, target
+            )
+            if demand is not None and demand.refusal:
+                verdict = judge_refusal(demand, target.host.name)
+                self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
+                self._walk.failed(verdict)
+                continue
             while demand is not None:
                 self._trace(batch, "connecting", target=str(target))
                 call = await self._dialler.dial(target, demand)
@@ -135,8 +149,8 @@ class DeliverySession:
                     self._reconnection.connected(target)
                     self._trace(batch, "connected", target=str(target), **describe(self._facts))
                     return call.client
+                assert call.verdict is not None
                 verdict = call.verdict
-                assert verdict is not None
                 self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
                 self._remember(batch, verdict)
                 if verdict.scope is not Scope.SOURCE:

@@ -42,6 +42,7 @@ from kumotwist.smtp.client import (
     SMTPSessionError,
 )
 from kumotwist.smtp.session_errors import SessionUnfitError
+from kumotwist.tls.policy import TLSDemand
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import RecipientResult
@@ -53,6 +54,7 @@ __all__ = [
     "internal_reply",
     "judge_connect",
     "judge_lookup",
+    "judge_refusal",
     "judge_result",
     "judge_session",
 ]
@@ -236,6 +238,12 @@ def _too_many_recipients(result: RecipientResult) -> bool:
         return False
     # 452 4.2.2 is a full mailbox, 452 4.3.1 a full disk.
     return reply.enhanced_code is None or reply.enhanced_code[1:] == (5, 3)
+
+
+def judge_refusal(demand: TLSDemand, host: str) -> Verdict:
+    """Judge a host that is not dialled, since what is demanded of its TLS cannot be met now."""
+    reply = internal_reply(451, "4.7.5", f"{host} is not used: {demand.refusal}")
+    return Verdict(Scope.HOST, reply)
 
 
 def judge_lookup(failure: BaseException, domain: str) -> Verdict:

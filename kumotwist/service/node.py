@@ -27,6 +27,7 @@ from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
+from kumotwist.queue.securing import TLSPolicies
 from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
@@ -36,6 +37,7 @@ from kumotwist.service.state import node_id, prepare_state_dir
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.spool import SpoolError, SQLiteSpool
 from kumotwist.spool.ownership import OwnedDirectory
+from kumotwist.tls.broken import BrokenTLS
 from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["Node"]
@@ -113,6 +115,7 @@ class Node(MultiService):
                 bodies=bodies,
                 trace=self._trace,
                 limits=LimitTable(reactor.seconds),
+                tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
                 hostname=configuration.node.hostname,
             )
         )

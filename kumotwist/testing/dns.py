@@ -7,11 +7,12 @@ import ipaddress
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
@@ -26,6 +27,7 @@ from kumotwist.dns.errors import DNSError
 from kumotwist.dns.exchangers import MailExchangers
 from kumotwist.dns.resolver import Resolver
 from kumotwist.dns.settings import DNSSettings
+from kumotwist.dns.tlsa import TLSARecords
 from kumotwist.interfaces import IResolver
 from kumotwist.settings.types import IPAddress
 
@@ -39,8 +41,13 @@ class FakeAsker:
     """
 
     def __init__(
-        self, records: Mapping[str, Sequence[str]], fail: Mapping[str, str] | None = None
+        self,
+        records: Mapping[str, Sequence[str]],
+        fail: Mapping[str, str] | None = None,
+        insecure: Collection[str] = ("",),
     ) -> None:
+        """@param insecure: domains below which nothing is signed; the empty one is everything."""
+        self._insecure = tuple(insecure)
         self.questions: list[str] = []
         self._records = {name.lower(): list(texts) for name, texts in records.items()}
         self._fail = dict(fail or {})
@@ -49,26 +56,31 @@ class FakeAsker:
         """Look into the records, following C{CNAME}."""
         self.questions.append(str(question))
         name = question.name.to_text(omit_final_dot=True).lower()
+        secure, canonical = True, None
         for _ in range(8):
+            secure = secure and not any(
+                not zone or f".{name}".endswith(f".{zone}") for zone in self._insecure
+            )
             if name in self._fail:
                 return fail(DNSError(name, self._fail[name]))
             if name not in self._records:
-                return succeed(Answer((), exists=False))
+                return succeed(Answer((), exists=False, secure=secure, canonical=canonical))
             typed = [text.partition(" ")[::2] for text in self._records[name]]
             alias = [data for kind, data in typed if kind == "CNAME"]
-            if not alias:
+            if not alias or question.kind == dns.rdatatype.CNAME:
                 break
             name = alias[0].lower().removesuffix(".")
+            canonical = dns.name.from_text(name)
         values = tuple(
             dns.rdata.from_text(dns.rdataclass.IN, question.kind, _absolute(kind, data))
             for kind, data in typed
             if kind == question.kind.name
         )
-        return succeed(Answer(values, ttl=60.0))
+        return succeed(Answer(values, ttl=60.0, secure=secure, canonical=canonical))
 
 
 def _absolute(kind: str, data: str) -> str:
-    return data + "." if kind in ("MX", "PTR") and not data.endswith(".") else data
+    return data + "." if kind in ("MX", "PTR", "CNAME") and not data.endswith(".") else data
 
 
 @implementer(IResolver)
@@ -84,13 +96,16 @@ class FakeResolver:
         self,
         records: Mapping[str, Sequence[str]],
         fail: Mapping[str, str] | None = None,
+        insecure: Collection[str] = ("",),
     ) -> None:
         """@param records: by name, lines such as C{"MX 10 mx.example.com"}, C{"A 192.0.2.1"},
             C{"AAAA 2001:db8::1"}, C{"CNAME other.example.com"}, C{"PTR mx.example.com"}; no lines
             for a name without records. A name that is not there does not exist.
         @param fail: names whose look-up fails temporarily, with the error's text.
+        @param insecure: domains below which nothing is signed with DNSSEC; the empty one, which
+            is the default, is everything.
         """
-        self._asker = FakeAsker(records, fail)
+        self._asker = FakeAsker(records, fail, insecure)
         self._resolver = Resolver(None, DNSSettings(), asker=self._asker, chance=random.Random(1))
         self.questions = self._asker.questions
 
@@ -101,6 +116,10 @@ class FakeResolver:
     def lookup_addresses(self, name: str) -> Deferred[tuple[IPAddress, ...]]:
         """See L{Resolver.lookup_addresses}."""
         return self._resolver.lookup_addresses(name)
+
+    def lookup_tlsa(self, host: str, port: int) -> Deferred[TLSARecords | None]:
+        """See L{Resolver.lookup_tlsa}."""
+        return self._resolver.lookup_tlsa(host, port)
 
     def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:
         """See L{Resolver.lookup_pointer}."""

@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, CertificateOptions, TLSVersion, platformTrust
 from zope.interface import implementer
 
+from kumotwist.tls.dane import DANE, mismatch
 from kumotwist.tls.facts import CheckedConnection, PeerCheck
 
 __all__ = ["ClientTrust", "client_tls_options", "system_trust"]
@@ -78,6 +79,12 @@ def system_trust() -> ClientTrust:
     return ClientTrust()
 
 
+@functools.cache
+def _no_trust() -> ClientTrust:
+    """No authority at all, so that OpenSSL's chains have nothing but what the host presents."""
+    return ClientTrust(system=False)
+
+
 class _HostCheck(PeerCheck):
     """Checks the certificate of one connection as OpenSSL walks its chain."""
 
@@ -118,11 +125,41 @@ class _HostCheck(PeerCheck):
         self.error = self.error or error
 
 
+class _DANECheck(PeerCheck):
+    """Checks the certificates of one connection against TLSA records, when OpenSSL has shown all.
+
+    OpenSSL trusts nobody here and finds fault with every chain; what it says is not listened to.
+    """
+
+    __slots__ = ("_chain", "_dane", "_enforced")
+
+    def __init__(self, dane: DANE, enforced: bool) -> None:
+        super().__init__()
+        self._dane = dane
+        self._enforced = enforced
+        self._chain: dict[int, crypto.X509] = {}
+
+    def step(
+        self, connection: SSL.Connection, certificate: crypto.X509, fault: int, depth: int, ok: int
+    ) -> bool:
+        """OpenSSL's verify callback: last of all it approves of the certificate at depth 0."""
+        self._chain[depth] = certificate
+        if depth or not ok:
+            return True
+        try:
+            chain = [self._chain[depth].to_cryptography() for depth in sorted(self._chain)]
+            self.error = mismatch(self._dane, chain)
+        except Exception as error:  # cryptography raises many kinds
+            self.error = f"the certificate cannot be read: {type(error).__name__}"
+        self.verified = not self.error
+        return self.verified or not self._enforced
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _HostTLS:
     """Makes the TLS side of connections to one host."""
 
-    def __init__(self, host_name: str, verify: bool, trust: ClientTrust) -> None:
+    def __init__(self, host_name: str, verify: bool, trust: ClientTrust, dane: DANE | None) -> None:
         name = host_name.removesuffix(".")
         self._sni: bytes | None = None
         self._expected: ServiceID
@@ -136,11 +173,16 @@ class _HostTLS:
             self._sni = name.encode("ascii")
         self._name = name
         self._verify = verify
+        self._dane = dane
         self._context = trust.context
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Make the connection; C{tlsProtocol} is not needed, the verdict travels with it."""
-        check = _HostCheck(self._expected, self._name, self._verify)
+        check: _HostCheck | _DANECheck
+        if self._dane is None:
+            check = _HostCheck(self._expected, self._name, self._verify)
+        else:
+            check = _DANECheck(self._dane, self._verify)
         connection = CheckedConnection(self._context, check)
         connection.set_verify(SSL.VERIFY_PEER, check.step)
         if self._sni is not None:
@@ -149,7 +191,11 @@ class _HostTLS:
 
 
 def client_tls_options(
-    host_name: str, *, verify: bool, trust: ClientTrust | None = None
+    host_name: str,
+    *,
+    verify: bool,
+    trust: ClientTrust | None = None,
+    dane: DANE | None = None,
 ) -> IOpenSSLClientConnectionCreator:
     """What C{startTLS} needs to speak TLS with a host (RFC 3207; RFC 6125).
 
@@ -160,6 +206,10 @@ def client_tls_options(
         what the certificate must be for, and what is asked for by SNI (RFC 6066, 3).
     @param verify: end the handshake if the certificate is not good.
     @param trust: the trust anchors; the system's if absent.
+    @param dane: TLSA records, of which at least one is usable. They decide alone: neither trust
+        anchors nor C{host_name} count, and SNI asks for their base domain (RFC 7672, 8.1).
     @raise ValueError: if the name is no name.
     """
-    return _HostTLS(host_name, verify, trust or system_trust())
+    if dane is not None:
+        return _HostTLS(dane.base_domain, verify, _no_trust(), dane)
+    return _HostTLS(host_name, verify, trust or system_trust(), None)

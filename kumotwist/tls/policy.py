@@ -1,6 +1,10 @@
-"""What a path demands of TLS towards a host, as one decision with its reason.
+"""What is demanded of TLS towards a host, as one decision with its reason.
 
-The five values are KumoMTA's C{enable_tls}. What they mean for one host:
+L{decide} weighs what the operator has configured, what the message's sender wants (RFC 8689), what
+the destination has published (DANE, MTA-STS), and what is remembered of the site. Nobody else
+decides that; the reason goes into the delivery record.
+
+The operator's word is one of KumoMTA's five values of C{enable_tls}. What they mean for one host:
 
 ====================== =================== ======================= ==================
 value                  not offered         certificate not valid   handshake fails
@@ -12,8 +16,12 @@ Required               next host           next host               next host
 RequiredInsecure       next host           used, unverified        next host
 ====================== =================== ======================= ==================
 
+What a destination publishes can only raise that: the strongest demand wins, and DANE, which says
+which certificate is the right one, goes before MTA-STS (RFC 8461, 2).
+
 Falling back to clear text on the same host happens only over a new connection, and only where
-C{opportunistic_tls_reconnect_on_failed_handshake} allows it for an opportunistic value.
+C{opportunistic_tls_reconnect_on_failed_handshake}, C{remember_broken_tls} or the sender allows it
+for a demand that is opportunistic.
 """
 
 from __future__ import annotations
@@ -22,7 +30,10 @@ import enum
 
 import attrs
 
-__all__ = ["TLSDemand", "TLSWish", "tls_demand"]
+from kumotwist.tls.dane import DANE
+from kumotwist.tls.sts import STSPolicy
+
+__all__ = ["PolicyType", "TLSDemand", "TLSWish", "decide", "tls_demand"]
 
 
 class TLSWish(enum.Enum):
@@ -37,16 +48,28 @@ class TLSWish(enum.Enum):
     WAIVED = "TLS-Required: No"
 
 
+class PolicyType(enum.Enum):
+    """Whose policy applies to a host, in the words of TLS reports (RFC 8460, 4.2)."""
+
+    DANE = "tlsa"
+    STS = "sts"
+    NONE = "no-policy-found"
+
+
 @attrs.define(frozen=True)
 class TLSDemand:
     """What is demanded of one host.
 
     @ivar attempt: use STARTTLS where it is offered.
     @ivar required: never send over an unencrypted connection.
-    @ivar verify: the certificate must be valid for the host's name.
+    @ivar verify: the certificate must be good: for C{dane} if that is given, else for the host's
+        name under an authority of the system's.
     @ivar reason: where the demand comes from, for the record.
     @ivar requiretls: the host must offer REQUIRETLS (RFC 8689).
     @ivar waived: the sender does without TLS where it cannot be had.
+    @ivar dane: the TLSA records that decide which certificate is good.
+    @ivar refusal: why the host must not be used at all; empty if it may be.
+    @ivar policy: whose policy applies, for TLS reports.
     """
 
     attempt: bool
@@ -55,6 +78,9 @@ class TLSDemand:
     reason: str
     requiretls: bool = False
     waived: bool = False
+    dane: DANE | None = None
+    refusal: str = ""
+    policy: PolicyType = PolicyType.NONE
 
     def after_failed_handshake(self, reconnect: bool) -> TLSDemand | None:
         """What to try with the same host, over a new connection, when the handshake failed.
@@ -64,11 +90,13 @@ class TLSDemand:
         """
         if not (reconnect or self.waived) or self.required or not self.attempt:
             return None
-        return TLSDemand(False, False, False, f"{self.reason}, clear after a failed handshake")
+        reason = f"{self.reason}, clear after a failed handshake"
+        return TLSDemand(False, False, False, reason, policy=self.policy)
 
 
 def tls_demand(enable_tls: str, wish: TLSWish = TLSWish.NOTHING) -> TLSDemand:
-    """The demand that a value of C{enable_tls} stands for, with what the sender wants over it.
+    """The demand that a value of C{enable_tls} stands for, with what the sender wants over it,
+    where nothing is known of the destination.
 
     @param wish: C{REQUIRED} holds whatever C{enable_tls} says. C{WAIVED} takes back what is
         demanded for the recipient's sake; that the operator wants TLS (C{Required}) stays (RFC
@@ -85,3 +113,68 @@ def tls_demand(enable_tls: str, wish: TLSWish = TLSWish.NOTHING) -> TLSDemand:
         verify=enable_tls in {"Opportunistic", "Required"},
         reason=f"enable_tls = {enable_tls}",
     )
+
+
+def decide(
+    enable_tls: str,
+    host: str,
+    wish: TLSWish = TLSWish.NOTHING,
+    *,
+    dane: DANE | None = None,
+    sts: STSPolicy | None = None,
+    broken: bool = False,
+) -> TLSDemand:
+    """Decide what is demanded of a host.
+
+    @param enable_tls: the path's value.
+    @param host: its name, in lower case and A-labels, without a final dot.
+    @param wish: what the sender wants. With C{WAIVED} what the destination publishes does not
+        count (RFC 8689, 4.2.2).
+    @param dane: what DNSSEC vouches for about its certificate, usable or not; L{None} if DANE does
+        not apply.
+    @param sts: the mail domain's MTA-STS policy.
+    @param broken: C{remember_broken_tls} holds for the site: TLS is not attempted where it is
+        merely opportunistic.
+    """
+    demand = tls_demand(enable_tls, wish)
+    if wish is not TLSWish.WAIVED:
+        if dane is not None and dane.usable:
+            demand = _raised(
+                demand, True, f"DANE: TLSA records of {dane.base_domain}", PolicyType.DANE
+            )
+            demand = attrs.evolve(demand, dane=dane)
+        else:
+            if dane is not None:
+                # They cannot authenticate, and still say that there is TLS (RFC 7672, 2.2).
+                reason = f"DANE: only unusable TLSA records of {dane.base_domain}"
+                verify = demand.required and demand.verify
+                demand = _raised(demand, verify, reason, PolicyType.DANE)
+            if sts is not None:
+                demand = _with_sts(demand, host, sts)
+    if broken and demand.attempt and not demand.required:
+        reason = f"{demand.reason}, clear as the site's TLS is known to be broken"
+        demand = attrs.evolve(demand, attempt=False, verify=False, reason=reason)
+    return demand
+
+
+def _raised(demand: TLSDemand, verify: bool, reason: str, policy: PolicyType) -> TLSDemand:
+    """A demand raised by what the destination has published."""
+    if demand.required or demand.policy is not PolicyType.NONE:
+        reason = f"{demand.reason}; {reason}"
+    return attrs.evolve(
+        demand, attempt=True, required=True, verify=verify, reason=reason, policy=policy
+    )
+
+
+def _with_sts(demand: TLSDemand, host: str, sts: STSPolicy) -> TLSDemand:
+    if sts.mode == "enforce":
+        demand = _raised(demand, True, f"MTA-STS enforce of {sts.domain}", PolicyType.STS)
+        if not sts.allows(host):
+            refusal = f"the MTA-STS policy of {sts.domain} does not list it"
+            demand = attrs.evolve(demand, refusal=refusal)
+    elif sts.mode == "testing":
+        # It is there to be reported on, and changes nothing (RFC 8461, 5).
+        policy = PolicyType.STS if demand.policy is PolicyType.NONE else demand.policy
+        reason = f"{demand.reason}; MTA-STS testing of {sts.domain}"
+        demand = attrs.evolve(demand, reason=reason, policy=policy)
+    return demand
