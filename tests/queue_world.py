@@ -128,30 +128,29 @@ class World:
             self.rotations,
             lambda: 0.5,
         )
-        recorder = Recorder(self.network, self.journal, self.trace, "node")
+        self.recorder = Recorder(self.network, self.journal, self.trace, "node")
         self.fates = Fates(
             self.network,
             lambda: 0.5,
             self.spool,
             self.bodies,
-            recorder,
+            self.recorder,
             queues,
             "mta.example",
             self.scheduler.insert,
         )
-        self.scheduler.use(
-            SessionContext(
-                reactor=self.network,
-                resolver=resolver,
-                health=self.health,
-                fates=self.fates,
-                bodies=self.bodies,
-                trace=self.trace,
-                limits=self.limits,
-                tls=TLSPolicies(resolver, BrokenTLS(self.network.seconds)),
-                hostname="mta.example",
-            )
+        self.context = SessionContext(
+            reactor=self.network,
+            resolver=resolver,
+            health=self.health,
+            fates=self.fates,
+            bodies=self.bodies,
+            trace=self.trace,
+            limits=self.limits,
+            tls=TLSPolicies(resolver, BrokenTLS(self.network.seconds)),
+            hostname="mta.example",
         )
+        self.scheduler.use(self.context)
         self.spool.set_writable_observer(
             lambda writable: self.scheduler.resume() if writable else self.scheduler.pause()
         )
@@ -159,7 +158,7 @@ class World:
             self.network,
             self.spool,
             self.bodies,
-            recorder,
+            self.recorder,
             self.scheduler.insert_all,
             Naming(naming or NamingSettings(), queues),
         )

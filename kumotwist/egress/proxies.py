@@ -53,6 +53,7 @@ class Proxy:
     @ivar server: where it is, as configured.
     @ivar name: the same in words for records and errors.
     @ivar health: what is known against it.
+    @ivar suspensions: how often it was passed over for a while from then on.
     @ivar open_to_all: whether it has been seen to ask for no login although one is configured.
     """
 
@@ -60,6 +61,7 @@ class Proxy:
     name: str
     health: Health = attrs.field(factory=Health)
     open_to_all: bool = False
+    suspensions: int = 0
 
 
 class ProxyGroup:
@@ -103,7 +105,9 @@ class ProxyGroup:
         """
         for proxy in self.proxies:
             if proxy.name == name:
+                before = proxy.health.troubled
                 proxy.health.suspected(now, site, reason)
+                proxy.suspensions += proxy.health.troubled and not before
         return any(not proxy.health.troubled for proxy in self.proxies)
 
     def asked_no_login(self, name: str) -> bool:
@@ -275,6 +279,7 @@ class _Walk:
                 "proxy {proxy} fails and is passed over for a while: {reason}",
                 proxy=proxy.name, reason=reason,
             )  # fmt: skip
+            proxy.suspensions += 1
         proxy.health.failed(self._reactor.seconds(), reason)
 
     def _note_success(self, proxy: Proxy) -> None:

@@ -12,6 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectBindError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from kumotwist.egress.counters import FailureKind
 from kumotwist.egress.header_facts import header_tlvs
 from kumotwist.egress.proxies import FailoverEndpoint, Proxy, ProxyGroup
 from kumotwist.egress.source_settings import ProxyServer, SourceSettings
@@ -21,7 +22,7 @@ from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.settings.types import HostPort
 from kumotwist.wire.proxy_v2 import Tlv
 
-__all__ = ["EXHAUSTED", "Source"]
+__all__ = ["EXHAUSTED", "Source", "kind_of_failure"]
 
 #: What a socket says where the process or the machine has no more of what a connection needs.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -211,13 +212,25 @@ class Source:
         @return: L{None} where nothing was configured, or where this machine's own exhaustion is
             to blame: that passes sooner than any suspension.
         """
-        cause = failure
-        if not isinstance(failure, ConnectBindError):
-            cause = getattr(failure, "cause", None)
-        if isinstance(cause, ConnectBindError):
-            exhausted = cause.osError in EXHAUSTED
-            return None if exhausted else self.settings.suspend_when_unplumbed
+        kind = kind_of_failure(failure)
+        if kind is FailureKind.UNPLUMBED:
+            return self.settings.suspend_when_unplumbed
+        if kind is FailureKind.EXHAUSTED:
+            return None
         return self.settings.suspend_when_proxy_unhealthy
+
+
+def kind_of_failure(failure: BaseException | None) -> FailureKind:
+    """What a failure of a way out is about.
+
+    @param failure: what the endpoint failed with; L{None} for silence behind the proxy.
+    """
+    cause = failure
+    if not isinstance(failure, ConnectBindError):
+        cause = getattr(failure, "cause", None)
+    if not isinstance(cause, ConnectBindError):
+        return FailureKind.PROXY_UNHEALTHY
+    return FailureKind.EXHAUSTED if cause.osError in EXHAUSTED else FailureKind.UNPLUMBED
 
 
 def _of_family(addresses: tuple[IPAddress, ...] | None, version: int) -> IPAddress | None:

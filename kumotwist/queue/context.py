@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from zope.interface import Attribute, Interface
 
+from kumotwist.egress.counters import EgressCounters
 from kumotwist.egress.health import SourceHealth
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
@@ -94,6 +95,7 @@ class SessionContext:
     limits: ILimits
     tls: TLSPolicies
     hostname: str
+    counters: EgressCounters = attrs.field(factory=EgressCounters)
 
     def in_thread(self, task: Callable[[], bytes]) -> Deferred[bytes]:
         """Run what would hold up the reactor in a thread of its pool."""

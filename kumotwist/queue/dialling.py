@@ -16,6 +16,8 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from kumotwist.egress.counters import FailureKind
+from kumotwist.egress.source import kind_of_failure
 from kumotwist.endpoints.errors import EgressError
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.login import log_in
@@ -163,6 +165,7 @@ class Dialler:
         finally:
             self._client = None
         self._source_works(facts)
+        self._context.counters.connections[self._ready.source.name] += 1
         return Call(attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn), client)
 
     async def _connect(self, target: Target) -> ESMTPClient:
@@ -250,6 +253,7 @@ class Dialler:
         )
         if not held:
             return verdict
+        self._context.counters.failed(source.name, FailureKind.PROXY_UNHEALTHY, suspended=news[0])
         self._log_hold(*news, held, verdict)
         return attrs.evolve(
             verdict, scope=Scope.SOURCE, charge=False, blame="source", suspected=False
@@ -261,6 +265,9 @@ class Dialler:
         # Where this machine has no more sockets, no source has: a short pause is all that helps.
         suspension = source.suspension(failure) if verdict.blame == "source" else None
         held = health.failed(source.name, verdict.reply.content, suspension)
+        self._context.counters.failed(
+            source.name, kind_of_failure(failure), suspended=held > 0 and news[0]
+        )
         if held:
             self._log_hold(*news, held, verdict)
         else:

@@ -10,6 +10,7 @@ import attrs
 from kumotwist.interfaces import IJournal, ITrace
 from kumotwist.journal.records import RecordType, SourceAddress, make_record
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.counters import DeliveryCounters
 from kumotwist.smtp.session import ServerSession
 from kumotwist.tls.facts import TLSFacts
 from kumotwist.wire.smtp.replies import Reply
@@ -50,6 +51,8 @@ class Recorder:
     """Turns facts into records and events.
 
     @param clock: tells the time; seconds since the epoch.
+    @ivar counters: what it has recorded, in numbers.
+
     @param nodeid: this node's id.
     """
 
@@ -58,6 +61,7 @@ class Recorder:
         self._journal = journal
         self._nodeid = nodeid
         self.trace = trace
+        self.counters = DeliveryCounters()
 
     def attempt(
         self,
@@ -72,6 +76,7 @@ class Recorder:
         @param pool: the message's pool, where that is not the one that the connection was made
             for: messages of several pools may share it.
         """
+        self.counters.count(kind, facts.source, pool or facts.pool)
         source_address = None
         if facts.source_address or facts.proxy_server:
             source_address = SourceAddress(
@@ -114,6 +119,7 @@ class Recorder:
     ) -> None:
         """Record that a message was taken, from a client or (without a session) from ourselves."""
         tls = session.tls if session else None
+        self.counters.received += session is not None
         self._journal.record(
             make_record(
                 "Reception",

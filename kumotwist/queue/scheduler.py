@@ -9,6 +9,7 @@ Nothing here scans all messages or all queues.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -265,6 +266,16 @@ class Scheduler:
     def waiting(self) -> int:
         """Messages that wait for their due time, or for a source."""
         return len(self._waiting) + len(self._parking)
+
+    def loads(self) -> tuple[Counter[str], Counter[str]]:
+        """What ready queues hold, by the name of the source: messages, and connections."""
+        messages: Counter[str] = Counter()
+        sessions: Counter[str] = Counter()
+        for source, by_lane in self._ready.items():
+            for ready in by_lane.values():
+                messages[source] += len(ready)
+                sessions[source] += ready.sessions
+        return messages, sessions
 
     # -- a plan -----------------------------------------------------------------------------------
 

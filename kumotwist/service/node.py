@@ -12,12 +12,15 @@ import attrs
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.logger import Logger
+from twisted.web.resource import IResource
 
 from kumotwist.config import Configuration
 from kumotwist.egress import SourceHealth
 from kumotwist.http import http_site
+from kumotwist.http.exposition import MetricsPage
 from kumotwist.journal import JournalWriter, Trace
 from kumotwist.limits import LimitTable
+from kumotwist.proxy.metrics import render_metrics
 from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
@@ -32,6 +35,7 @@ from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.live import LiveSettings, read_again, restart_needed
+from kumotwist.service.metrics import NodeMetrics
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -86,7 +90,9 @@ class Node(MultiService):
     def _build_queues(self) -> None:
         configuration, reactor, live = self._configuration, self._reactor, self._live
         bodies = Bodies(self._spool)
-        recorder = Recorder(reactor, self._journal, self._trace, node_id(self._state_dir))
+        self._recorder = recorder = Recorder(
+            reactor, self._journal, self._trace, node_id(self._state_dir)
+        )
         self._scheduler = Scheduler(
             reactor,
             Planner(live.resolver, live.paths, _own_names(configuration)),
@@ -106,19 +112,18 @@ class Node(MultiService):
             configuration.node.hostname,
             self._scheduler.insert,
         )
-        self._scheduler.use(
-            SessionContext(
-                reactor=reactor,
-                resolver=live.resolver,
-                health=self._health,
-                fates=fates,
-                bodies=bodies,
-                trace=self._trace,
-                limits=LimitTable(reactor.seconds),
-                tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
-                hostname=configuration.node.hostname,
-            )
+        self._context = SessionContext(
+            reactor=reactor,
+            resolver=live.resolver,
+            health=self._health,
+            fates=fates,
+            bodies=bodies,
+            trace=self._trace,
+            limits=LimitTable(reactor.seconds),
+            tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
+            hostname=configuration.node.hostname,
         )
+        self._scheduler.use(self._context)
         self._reception = Reception(
             reactor,
             self._spool,
@@ -163,9 +168,27 @@ class Node(MultiService):
                 configuration.http.trusted_hosts,
                 self._trace,
                 self._why_not_live,
-                proxy_pages(self._proxies) if configuration.proxies else None,
+                self._pages(),
             )
             self._listen("[http]", configuration.http.listen, site)
+
+    def _pages(self) -> dict[bytes, IResource]:
+        """What C{[http]} has besides the API: numbers, and the health of proxies."""
+        numbers = NodeMetrics(
+            self._scheduler,
+            self._live.sources,
+            self._context.health,
+            self._context.counters,
+            self._recorder.counters,
+            dict(zip(self._configuration.listeners, self._factories, strict=True)),
+        )
+        if not self._configuration.proxies:
+            return {b"metrics": MetricsPage(numbers.render)}
+
+        def render() -> str:
+            return numbers.render() + render_metrics(self._proxies)
+
+        return {**proxy_pages(self._proxies), b"metrics": MetricsPage(render)}
 
     def _listen(self, what: str, endpoint: str, factory: Any) -> None:
         service = ListeningService(self._reactor, f"{what} listen", endpoint, factory)

@@ -43,6 +43,7 @@ class ESMTPListenerFactory:
         machine's.
     @param checker: who may log in; by default what C{settings.auth} says.
     @ivar sessions: the connections that are open now.
+    @ivar connected: how many there have been.
     @raise ValueError: if the settings want implicit TLS and there is no context factory.
     """
 
@@ -73,6 +74,7 @@ class ESMTPListenerFactory:
         # Most sessions come from few clients.
         self.terms = functools.lru_cache(maxsize=1024)(self._find_terms)
         self.sessions: set[ESMTPServerProtocol] = set()
+        self.connected = 0
         self._draining = False
         self._full = False
         self._gone: list[Deferred[None]] = []
@@ -139,6 +141,7 @@ class ESMTPListenerFactory:
         @return: the reply that it must be refused with, if it must.
         """
         self.sessions.add(session)
+        self.connected += 1
         if self._draining:
             return SHUTTING_DOWN
         if len(self.sessions) <= self.settings.max_connections:
