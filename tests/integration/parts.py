@@ -1,4 +1,4 @@
-"""The real counterparts: HAProxy, Dante, microsocks, tinyproxy, swaks, Postfix's tools, OpenSSL.
+"""The real counterparts: HAProxy, Dante, microsocks, tinyproxy, swaks, Postfix's tools, Unbound …
 
 Each is started with the smallest configuration that shows its way. What is not installed skips the
 test with one line.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -29,6 +30,7 @@ __all__ = [
     "start_microsocks",
     "start_smtp_sink",
     "start_tinyproxy",
+    "start_unbound",
 ]
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -59,6 +61,7 @@ PARTS = (
     Part("sshd", "openssh-server"),
     Part("ssh", "openssh-client"),
     Part("ssh-keygen", "openssh-client"),
+    Part("unbound", "unbound"),
     Part("nsd", "nsd"),
     Part("unbound", "unbound"),
 )
@@ -232,5 +235,46 @@ async def start_smtp_sink(test: TestCase) -> tuple[Child, int]:
     user = ["-u", "root"] if os.geteuid() == 0 else []
     command = [find("smtp-sink"), *user, "-c", f"127.0.0.1:{port}", "512"]
     child = Child(test, "smtp-sink", command)
+    await child.wait_for_listening(port)
+    return child, port
+
+
+_UNBOUND = """\
+server:
+    interface: 127.0.0.1
+    port: {port}
+    access-control: 127.0.0.0/8 allow
+    do-daemonize: no
+    chroot: ""
+    username: ""
+    directory: "{directory}"
+    pidfile: ""
+    use-syslog: no
+    logfile: ""
+    verbosity: 1
+    module-config: "iterator"
+    num-threads: 1
+    local-zone: "." static
+{zones}
+remote-control:
+    control-enable: no
+"""
+
+
+async def start_unbound(test: TestCase, zones: Sequence[str]) -> tuple[Child, int]:
+    """Start the name server Unbound on a free port; it asks nobody else.
+
+    @param zones: what it knows: C{local-zone:} and C{local-data:} lines of its configuration. Other
+        names do not exist.
+    @return: the process and its port.
+    """
+    unbound = find("unbound")
+    port = free_port()
+    directory = Path(test.mktemp()).absolute()
+    directory.mkdir(parents=True)
+    path = directory / "unbound.conf"
+    lines = "\n".join(f"    {line}" for line in zones)
+    path.write_text(_UNBOUND.format(port=port, directory=directory, zones=lines), encoding="utf-8")
+    child = Child(test, "unbound", [unbound, "-d", "-c", str(path)], directory=directory)
     await child.wait_for_listening(port)
     return child, port

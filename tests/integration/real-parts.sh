@@ -26,6 +26,7 @@ ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing="$missing lib
 need sshd openssh-server
 need ssh openssh-client
 need ssh-keygen openssh-client
+need unbound unbound
 need nsd nsd
 need unbound unbound
 # swaks does TLS only with this module, which its package merely recommends.
