@@ -1,4 +1,4 @@
-"""C{kumo source check} with a real name server: names, and blocklists that can and cannot be used."""
+"""C{kumo source check} with a real name server: names, and blocklists of which one is good."""
 
 from __future__ import annotations
 
