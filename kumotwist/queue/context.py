@@ -22,6 +22,7 @@ from kumotwist.queue.plan import Plan
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.securing import TLSPolicies
 from kumotwist.queue.verdicts import Verdict
+from kumotwist.tls.resumption import TLSSessions
 
 if TYPE_CHECKING:
     from kumotwist.queue.session import DeliverySession
@@ -83,6 +84,7 @@ class SessionContext:
 
     @ivar limits: what holds for the whole node.
     @ivar tls: decides what is demanded of hosts.
+    @ivar tls_sessions: what handshakes have come to that can be gone on with.
     @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
     """
 
@@ -96,6 +98,11 @@ class SessionContext:
     tls: TLSPolicies
     hostname: str
     counters: EgressCounters = attrs.field(factory=EgressCounters)
+    tls_sessions: TLSSessions = attrs.field(init=False)
+
+    @tls_sessions.default
+    def _default_tls_sessions(self) -> TLSSessions:
+        return TLSSessions(self.reactor.seconds)
 
     def in_thread(self, task: Callable[[], bytes]) -> Deferred[bytes]:
         """Run what would hold up the reactor in a thread of its pool."""

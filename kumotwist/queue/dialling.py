@@ -34,6 +34,7 @@ from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
 from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand
+from kumotwist.tls.resumption import SessionSlot
 from kumotwist.wire.smtp.dialect import Dialect
 
 __all__ = ["Call", "Dialler"]
@@ -137,10 +138,13 @@ class Dialler:
         except Exception as failure:
             return Call(facts, verdict=self._not_connected(failure, judge_connect(failure, way)))
         self._client = client
+        slot = self._context.tls_sessions.slot(
+            self._ready.source.name, target.host.name, target.port
+        )
         facts = attrs.evolve(self._describe(client, target), tls_policy=demand.reason)
         try:
             await client.open()
-            await self._secure(client, target, demand)
+            await self._secure(client, target, demand, slot)
             await log_in(client, self._ready.path, str(target))
         except SMTPSessionError as failure:
             if isinstance(failure, SessionUnfitError):
@@ -155,18 +159,25 @@ class Dialler:
             verdict = self._not_opened(client, facts, verdict)
             again = None
             if failure.phase == "starttls":
-                path = self._ready.path
-                if demand.attempt and not demand.required:
-                    self._context.tls.handshake_failed(self._ready.plan, path)
-                again = demand.after_failed_handshake(
-                    path.opportunistic_tls_reconnect_on_failed_handshake
-                )
+                again = self._after_failed_tls(demand, slot)
             return Call(facts, verdict=verdict, again=again)
         finally:
             self._client = None
         self._source_works(facts)
         self._context.counters.connections[self._ready.source.name] += 1
         return Call(attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn), client)
+
+    def _after_failed_tls(self, demand: TLSDemand, slot: SessionSlot) -> TLSDemand | None:
+        """What to demand of a host, over a new connection, with which TLS did not come about."""
+        if slot.offered:
+            # It may be the session that the host cannot go on with: nothing is known before a
+            # handshake without one has failed.
+            slot.forget()
+            return demand
+        path = self._ready.path
+        if demand.attempt and not demand.required:
+            self._context.tls.handshake_failed(self._ready.plan, path)
+        return demand.after_failed_handshake(path.opportunistic_tls_reconnect_on_failed_handshake)
 
     async def _connect(self, target: Target) -> ESMTPClient:
         path, source = self._ready.path, self._ready.source
@@ -201,14 +212,20 @@ class Dialler:
         assert isinstance(client, ESMTPClient)
         return client
 
-    async def _secure(self, client: ESMTPClient, target: Target, demand: TLSDemand) -> None:
+    async def _secure(
+        self, client: ESMTPClient, target: Target, demand: TLSDemand, slot: SessionSlot
+    ) -> None:
         """Start TLS as demanded.
 
         @raise SMTPSessionError: if the demand cannot be met.
         """
         offered = client.capabilities.starttls
         if demand.attempt and offered:
-            options = client_tls_options(target.host.name, verify=demand.verify, dane=demand.dane)
+            # A certificate that TLSA records vouch for has to be seen each time.
+            kept = slot if demand.dane is None else None
+            options = client_tls_options(
+                target.host.name, verify=demand.verify, dane=demand.dane, slot=kept
+            )
             await client.start_tls(options)
             if demand.requiretls and not client.capabilities.has("REQUIRETLS"):
                 raise _unfit(f"{target} does not offer REQUIRETLS", "5.7.30")

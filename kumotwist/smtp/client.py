@@ -278,6 +278,8 @@ class ESMTPClient(Protocol):
             words = self._handshake and self._handshake.failure_words(reason.value)
             kind = SessionTLSError if words else SessionLost
             self._end(kind, words or loss_words(self._phase, reason.value), cause=reason.value)
+        if self._handshake is not None and self.tls is not None:
+            self._handshake.ended()
         if self._waiter is not None and self._result is None:
             self._result = Failure(self._unusable())
         self._fire()

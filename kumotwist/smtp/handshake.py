@@ -8,7 +8,8 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 
 from kumotwist.smtp.session_errors import cause_words
-from kumotwist.tls.facts import CheckedConnection, PeerCheck, TLSFacts, tls_facts
+from kumotwist.tls.client import HostTLS
+from kumotwist.tls.facts import CheckedConnection, TLSFacts, tls_facts
 from kumotwist.wire.smtp.replies import one_line
 
 __all__ = ["ClientHandshake"]
@@ -28,7 +29,7 @@ class ClientHandshake:
         self.shaking_hands = False
         self.securing = False
         self._options = options
-        self._check: PeerCheck | None = None
+        self._connection: CheckedConnection | None = None
 
     def begin(self, transport: Any) -> None:
         """Start TLS."""
@@ -36,16 +37,22 @@ class ClientHandshake:
         transport.startTLS(self._options)
         get_handle = getattr(transport, "getHandle", None)
         handle = None if get_handle is None else get_handle()
-        self._check = handle.peer_check if isinstance(handle, CheckedConnection) else None
+        self._connection = handle if isinstance(handle, CheckedConnection) else None
 
     def secured(self, transport: Any) -> TLSFacts:
         """The EHLO has been answered: what TLS has come to."""
         self.securing = False
         return tls_facts(transport) or _UNKNOWN_TLS
 
+    def ended(self) -> None:
+        """The connection is gone, after a handshake that went well."""
+        connection, self._connection = self._connection, None
+        if connection is not None and isinstance(self._options, HostTLS):
+            self._options.ended(connection)
+
     def failure_words(self, cause: BaseException | None) -> str | None:
         """Why the handshake failed, for one line of a log; L{None} if it did not."""
         if self.shaking_hands or (self.securing and isinstance(cause, SSL.Error)):
-            known = self._check.error if self._check is not None else ""
+            known = self._connection.peer_check.error if self._connection is not None else ""
             return one_line(f"TLS handshake failed: {known or cause_words(cause)}", 400)
         return None

@@ -23,8 +23,9 @@ from zope.interface import implementer
 
 from kumotwist.tls.dane import DANE, mismatch
 from kumotwist.tls.facts import CheckedConnection, PeerCheck
+from kumotwist.tls.resumption import KeptSession, SessionSlot
 
-__all__ = ["ClientTrust", "client_tls_options", "system_trust"]
+__all__ = ["ClientTrust", "HostTLS", "client_tls_options", "system_trust"]
 
 # OpenSSL's numbers (x509_vfy.h) for what goes wrong with chains in real life.
 _CHAIN_FAULTS = {
@@ -64,6 +65,7 @@ class ClientTrust:
             options = CertificateOptions(
                 raiseMinimumTo=TLSVersion.TLSv1_2,
                 trustRoot=platformTrust() if self._system else None,
+                enableSessionTickets=True,
             )
             context: SSL.Context = options.getContext()
             store = cast(crypto.X509Store, context.get_cert_store())
@@ -90,8 +92,14 @@ class _HostCheck(PeerCheck):
 
     __slots__ = ("_checked_name", "_enforced", "_expected", "_shown")
 
-    def __init__(self, expected: ServiceID, shown: str, enforced: bool) -> None:
+    def __init__(
+        self, expected: ServiceID, shown: str, enforced: bool, earlier: KeptSession | None
+    ) -> None:
         super().__init__()
+        if earlier is not None:
+            # What holds if the host resumes the session: then it shows no certificate.
+            self.resumed = earlier
+            self.verified, self.error = earlier.verified, earlier.error
         self._expected = expected
         self._shown = shown
         self._enforced = enforced
@@ -101,6 +109,8 @@ class _HostCheck(PeerCheck):
         self, connection: SSL.Connection, certificate: crypto.X509, fault: int, depth: int, ok: int
     ) -> bool:
         """OpenSSL's verify callback: once per certificate, and once per fault."""
+        if self.resumed is not None:
+            self.resumed, self.verified, self.error = None, False, ""
         if not ok:
             self._note(_CHAIN_FAULTS.get(fault, f"the certificate chain is not valid ({fault})"))
         if depth == 0 and not self._checked_name:
@@ -156,10 +166,18 @@ class _DANECheck(PeerCheck):
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class _HostTLS:
-    """Makes the TLS side of connections to one host."""
+class HostTLS:
+    """Makes the TLS side of connections to one host; see L{client_tls_options}."""
 
-    def __init__(self, host_name: str, verify: bool, trust: ClientTrust, dane: DANE | None) -> None:
+    def __init__(
+        self,
+        host_name: str,
+        verify: bool,
+        trust: ClientTrust,
+        dane: DANE | None = None,
+        slot: SessionSlot | None = None,
+    ) -> None:
+        self._slot = slot
         name = host_name.removesuffix(".")
         self._sni: bytes | None = None
         self._expected: ServiceID
@@ -179,15 +197,25 @@ class _HostTLS:
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Make the connection; C{tlsProtocol} is not needed, the verdict travels with it."""
         check: _HostCheck | _DANECheck
+        earlier = None
         if self._dane is None:
-            check = _HostCheck(self._expected, self._name, self._verify)
+            if self._slot is not None:
+                earlier = self._slot.take(self._context, verify=self._verify)
+            check = _HostCheck(self._expected, self._name, self._verify, earlier)
         else:
             check = _DANECheck(self._dane, self._verify)
         connection = CheckedConnection(self._context, check)
+        if earlier is not None:
+            connection.set_session(earlier.session)
         connection.set_verify(SSL.VERIFY_PEER, check.step)
         if self._sni is not None:
             connection.set_tlsext_host_name(self._sni)
         return connection
+
+    def ended(self, connection: CheckedConnection) -> None:
+        """A connection whose handshake went well is over: the next one may go on with it."""
+        if self._slot is not None:
+            self._slot.keep(self._context, connection)
 
 
 def client_tls_options(
@@ -196,7 +224,8 @@ def client_tls_options(
     verify: bool,
     trust: ClientTrust | None = None,
     dane: DANE | None = None,
-) -> IOpenSSLClientConnectionCreator:
+    slot: SessionSlot | None = None,
+) -> HostTLS:
     """What C{startTLS} needs to speak TLS with a host (RFC 3207; RFC 6125).
 
     The certificate is checked in any case, so that L{kumotwist.tls.facts.tls_facts} tells the
@@ -208,8 +237,10 @@ def client_tls_options(
     @param trust: the trust anchors; the system's if absent.
     @param dane: TLSA records, of which at least one is usable. They decide alone: neither trust
         anchors nor C{host_name} count, and SNI asks for their base domain (RFC 7672, 8.1).
+    @param slot: where the session of an earlier connection is, and this one's is to be left;
+        without it, and with C{dane}, every handshake is a full one.
     @raise ValueError: if the name is no name.
     """
     if dane is not None:
-        return _HostTLS(dane.base_domain, verify, _no_trust(), dane)
-    return _HostTLS(host_name, verify, trust or system_trust(), None)
+        return HostTLS(dane.base_domain, verify, _no_trust(), dane)
+    return HostTLS(host_name, verify, trust or system_trust(), slot=slot)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from OpenSSL import SSL
+
+if TYPE_CHECKING:
+    from kumotwist.tls.resumption import KeptSession
 
 __all__ = ["CheckedConnection", "PeerCheck", "TLSFacts", "tls_facts"]
 
@@ -21,13 +24,16 @@ class PeerCheck:
 
     @ivar verified: whether the chain leads to a trust anchor and the name is the expected one.
     @ivar error: why the certificate is not good enough; empty while nothing was found.
+    @ivar resumed: the session that is resumed, whose findings these are; L{None} once the peer
+        shows a certificate.
     """
 
-    __slots__ = ("error", "verified")
+    __slots__ = ("error", "resumed", "verified")
 
     def __init__(self) -> None:
         self.verified = False
         self.error = ""
+        self.resumed: KeptSession | None = None
 
 
 class CheckedConnection(SSL.Connection):
@@ -50,6 +56,7 @@ class TLSFacts:
     @ivar peer_subject: the subject of the peer's certificate (RFC 4514); empty without one.
     @ivar verified: whether the peer's certificate was checked, chain and name, and is good.
     @ivar verify_error: why it is not; empty if it is, or if nobody checked.
+    @ivar resumed: whether an earlier session goes on, whose verdict this is.
     """
 
     cipher: str
@@ -57,6 +64,7 @@ class TLSFacts:
     peer_subject: str
     verified: bool
     verify_error: str
+    resumed: bool = False
 
 
 def tls_facts(transport: Any) -> TLSFacts | None:
@@ -79,6 +87,7 @@ def tls_facts(transport: Any) -> TLSFacts | None:
         peer_subject=_subject(connection),
         verified=check.verified,
         verify_error=check.error,
+        resumed=check.resumed is not None,
     )
 
 

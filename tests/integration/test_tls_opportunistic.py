@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from twisted.trial.unittest import TestCase
 
 from tests.integration.client import send_mail
@@ -94,6 +96,27 @@ class TLSTests(TestCase):
         more = "opportunistic_tls_reconnect_on_failed_handshake = yes\n"
         await self.assert_delivered(sink, "OpportunisticInsecure", False, more)
         self.assertEqual(len(sink.sessions), 2)
+
+    async def test_session_that_cannot_be_resumed(self) -> None:
+        """A host that fails when an earlier session is offered is called again at once, without."""
+        options, authority = certificate_for("127.0.0.1")
+        options.enableSessions = True
+        sink = start_sink(self, tls=options)
+        trusted = Path(self.mktemp()).absolute()
+        trusted.write_bytes(authority)
+        prefix = ("env", f"SSL_CERT_FILE={trusted}", "SSL_CERT_DIR=/nonexistent")
+        path = "enable_tls = Required\nmax_deliveries_per_connection = 1\n"
+        kumo = await start_kumo(self, direct(sink.route, path=path), prefix=prefix)
+        await send_mail(kumo.port)
+        await sink.wait_for_mails()
+        await until(lambda: sink.sessions[0].closed, "the end of the first session")
+        sink.answer("STARTTLS", Act("220 2.0.0 Go on", close=True))
+        await send_mail(kumo.port)
+        mails = await sink.wait_for_mails(2)
+        self.assertTrue(all(mail.tls for mail in mails))
+        await kumo.wait_for_records(number=2, type="Delivery")
+        self.assertEqual(kumo.records(type="TransientFailure"), [])
+        self.assertEqual(len(sink.sessions), 3)
 
     async def test_plain_text_behind_the_220_is_not_taken_for_encrypted(self) -> None:
         """Replies injected in the clear behind STARTTLS's 220 never count (CVE-2021-38371)."""
