@@ -186,11 +186,13 @@ class World:
         sender: str = "a@sender.example",
         body: bytes = BODY,
         body_type: str | None = None,
+        tenant: str = "",
         **meta: Any,
     ) -> list[QueuedMessage]:
         """Store messages that share a body and hand them to the scheduler.
 
         @param body_type: what BODY said.
+        @param tenant: whose messages they are.
         """
         if body_type is not None:
             meta["body"] = body_type
@@ -200,7 +202,7 @@ class World:
                 id=new_id(now),
                 sender=sender,
                 recipient=recipient,
-                queue=recipient.rpartition("@")[2],
+                queue=(f"{tenant}@" if tenant else "") + recipient.rpartition("@")[2],
                 size=len(body),
                 created=now,
                 due=now,

@@ -149,7 +149,7 @@ class SourceTests(ReloadCase):
         self.assertEqual(world.kinds()[-1], "Delivery")
         self.assertEqual(self.from_where(world)[0], "10.0.0.1")
         self.assertEqual(self.from_where(world)[-1], "10.0.0.2")
-        self.assertEqual(world.scheduler._retired, set())
+        self.assertEqual(world.scheduler._ready._retired, set())
 
     def test_held_mail_gets_another_source(self) -> None:
         """Mail that waits since every source is held goes out by one that is added."""

@@ -73,7 +73,7 @@ class DANETests(SynchronousTestCase):
         self.assertEqual(record["type"], "Delivery")
         self.assertEqual([host for host, *_ in world.network.connections], ["192.0.2.4"])
         world.network.servers.pop(("192.0.2.4", 25))
-        world.scheduler._plans.clear()
+        world.scheduler._plans.forget()
         world.network.pass_time(120)
         world.inject("d@broken.example")
         record = world.records()[-1]

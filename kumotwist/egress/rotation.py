@@ -112,6 +112,7 @@ class Rotations:
     def __init__(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
         self._pools = pools
         self._rotations: OrderedDict[tuple[str, str, str], Rotation] = OrderedDict()
+        self._pools_of = self._by_source()
 
     def pick(
         self,
@@ -159,6 +160,7 @@ class Rotations:
     def follow(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
         """Go on with other pools; what stays of them keeps its place in the rotation."""
         self._pools = pools
+        self._pools_of = self._by_source()
         for key, rotation in list(self._rotations.items()):
             pool, _, without = key
             if pool in pools:
@@ -170,6 +172,13 @@ class Rotations:
         """The sources of a pool that have a weight, in the order of the configuration."""
         return [name for name, weight in self._pools.get(pool, ()) if weight > 0]
 
+    def _by_source(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for pool in self._pools:
+            for source in self.sources(pool):
+                found.setdefault(source, []).append(pool)
+        return found
+
     def pools_of(self, source: str) -> list[str]:
         """The pools in which a source has a weight."""
-        return [pool for pool in self._pools if source in self.sources(pool)]
+        return self._pools_of.get(source, [])

@@ -6,13 +6,13 @@ a few hundred at a time, so that the end of a long hold is not a flood.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.queue.fairness import FairQueue
 
 __all__ = ["Parking"]
 
@@ -30,7 +30,7 @@ SWEEP_AT_LEAST = 100
 
 @attrs.define
 class _Lot:
-    messages: deque[QueuedMessage] = attrs.field(factory=deque)
+    messages: FairQueue = attrs.field(factory=FairQueue)
     timer: Any = None
     # So many are given back whether a source is held or not.
     to_route_anew: int = 0
@@ -74,7 +74,7 @@ class Parking:
         lot = self._lots.get(pool)
         if lot is None:
             lot = self._lots[pool] = _Lot()
-        lot.messages.append(message)
+        lot.messages.add([message])
         if lot.timer is None:
             self._arm(pool, lot)
 
@@ -130,7 +130,7 @@ class Parking:
 
     def _take(self, lot: _Lot, number: int) -> list[QueuedMessage]:
         messages = lot.messages
-        return [messages.popleft() for _ in range(min(number, len(messages)))]
+        return [messages.pop() for _ in range(min(number, len(messages)))]
 
     def _too_old(self, lot: _Lot) -> list[QueuedMessage]:
         """Look through a part of the lot for messages that must be given up."""
@@ -138,5 +138,8 @@ class Parking:
         part = min(len(messages), max(SWEEP_AT_LEAST, len(messages) // SWEEP_STEPS))
         found: list[QueuedMessage] = []
         for message in self._take(lot, part):
-            (found if self._is_too_old(message) else messages).append(message)
+            if self._is_too_old(message):
+                found.append(message)
+            else:
+                messages.add([message])
         return found

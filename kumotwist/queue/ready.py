@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from math import ceil, exp
 from typing import Any
@@ -16,6 +15,7 @@ from kumotwist.egress.source import Source
 from kumotwist.interfaces import IPermit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.context import IReadyQueue, SessionContext
+from kumotwist.queue.fairness import FairQueue
 from kumotwist.queue.plan import Plan
 from kumotwist.queue.session import DeliverySession
 from kumotwist.queue.verdicts import Verdict, internal_reply
@@ -59,13 +59,19 @@ class IDispatcher(Interface):
     def unsuitable(ready: ReadyQueue) -> None:
         """The source has no address of a family that the site of this queue has."""
 
+    def is_too_old(message: QueuedMessage) -> bool:
+        """Whether a message is past its time."""
+
+    def has_room(ready: ReadyQueue) -> None:
+        """There is room for those who waited for it."""
+
     def emptied(ready: ReadyQueue) -> None:
         """Neither messages nor sessions are left."""
 
 
 @implementer(IReadyQueue)
 class ReadyQueue:
-    """Messages for one site through one source, in the order in which they became due.
+    """Messages for one site through one source; tenants and their queues take turns.
 
     @param source: the way out.
     @param plan: the hosts of the site.
@@ -94,7 +100,10 @@ class ReadyQueue:
         self.lane = f"{source.name}->{plan.lane}"
         self._context = context
         self._dispatcher = dispatcher
-        self._messages: deque[QueuedMessage] = deque()
+        self._messages = FairQueue()
+        #: Whether somebody waits for room in it; told by C{has_room}.
+        self.wanted = False
+        self._refilling: Any = None
         # The sessions, each with its place among the connections and the time at which it began.
         self._sessions: dict[DeliverySession, tuple[IPermit, float]] = {}
         # Places that were asked for, each with whether it is for a trial.
@@ -120,10 +129,28 @@ class ReadyQueue:
         """Whether C{max_ready} is reached."""
         return len(self._messages) >= self.path.max_ready
 
+    @property
+    def room(self) -> int:
+        """How many messages it takes at once: what there is room for, and always one batch."""
+        path = self.path
+        return max(path.max_ready - len(self._messages), path.max_recipients_per_batch)
+
     def add(self, messages: Iterable[QueuedMessage]) -> None:
         """Take messages that are due."""
-        self._messages.extend(messages)
+        self._messages.add(messages)
         self.kick()
+
+    def _refill(self) -> None:
+        """Call for more when a quarter is free again."""
+        most = self.path.max_ready
+        if len(self._messages) <= most - max(1, most // 4) and self._refilling is None:
+            self._refilling = self._context.reactor.callLater(0, self._called_for_more)
+
+    def _called_for_more(self) -> None:
+        self._refilling = None
+        if self.wanted:
+            self.wanted = False
+            self._dispatcher.has_room(self)
 
     def kick(self) -> None:
         """Give waiting messages to idle sessions, and open sessions where the load wants them."""
@@ -209,9 +236,7 @@ class ReadyQueue:
 
     def _return(self, taken: list[QueuedMessage]) -> None:
         """Give all messages back, to be given to other sources or to wait."""
-        waiting = [*taken, *self._messages]
-        self._messages.clear()
-        self._dispatcher.take_back(waiting)
+        self._dispatcher.take_back([*taken, *self._messages.clear()])
 
     def drain(self) -> None:
         """The source is held: give the messages back. Sessions that stand end what they do."""
@@ -229,23 +254,21 @@ class ReadyQueue:
         """
         limit_changed = path.connection_limit != self.path.connection_limit
         self.path = path
-        going = [message for message in self._messages if moved(message)]
-        if going:
-            self._messages = deque(message for message in self._messages if not moved(message))
-            self._dispatcher.take_back(going)
+        waiting = self._messages.clear()
+        self._messages.add(message for message in waiting if not moved(message))
+        self._dispatcher.take_back([message for message in waiting if moved(message)])
         if limit_changed:
             self._ask_no_more()
             for _ in range(min(len(self._idle), len(self._sessions) - path.connection_limit)):
                 self._idle.pop().wake()
+        self._refill()
         self.kick()
 
     def retire(self) -> None:
         """The source is not to be used any more: messages that wait are given back, a transaction
         that is under way is the last of its session."""
         self._stopping = self._retired = True
-        waiting = list(self._messages)
-        self._messages.clear()
-        self._dispatcher.take_back(waiting)
+        self._dispatcher.take_back(self._messages.clear())
         self._contested()
         self.kick()
 
@@ -255,16 +278,20 @@ class ReadyQueue:
         """The next messages for one transaction: one, or several that share body and sender."""
         if not self._messages or not self._open_for_business():
             return []
-        first = self._messages.popleft()
-        batch = [first]
-        while (
-            self._messages
-            and self._messages[0].body_key == first.body_key
-            and self._messages[0].sender == first.sender
-            and first.body_key
-            and len(batch) < self.path.max_recipients_per_batch
-        ):
-            batch.append(self._messages.popleft())
+        batch = self._fresh()
+        if self.wanted:
+            self._refill()
+        return batch
+
+    def _fresh(self) -> list[QueuedMessage]:
+        """The next batch, without what is past its time."""
+        while batch := self._messages.take(self.path.max_recipients_per_batch):
+            old = [message for message in batch if self._dispatcher.is_too_old(message)]
+            for message in old:
+                self._context.fates.expired(message, None, self._context.facts(self))
+                batch.remove(message)
+            if batch:
+                break
         return batch
 
     def put_back(self, messages: list[QueuedMessage]) -> None:
@@ -272,7 +299,7 @@ class ReadyQueue:
         if self._retired:
             self._dispatcher.take_back(messages)
         else:
-            self._messages.extendleft(reversed(messages))
+            self._messages.put_back(messages)
 
     def became_idle(self, session: DeliverySession) -> None:
         """Remember a session that waits; while stopping there is nothing to wait for, and a place
@@ -301,8 +328,7 @@ class ReadyQueue:
         self._failures = 0
         text = f"no answer from any host of {self.plan.site}; last: {verdict.reply.content}"
         bulk = Verdict(verdict.scope, internal_reply(451, "4.4.1", text))
-        while self._messages:
-            message = self._messages.popleft()
+        for message in self._messages.clear():
             self._context.fates.failed(message, bulk, self._context.facts(self))
 
     def source_works(self) -> None:

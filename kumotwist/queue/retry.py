@@ -8,10 +8,12 @@ from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.settings import QueueSettings
 from kumotwist.queue.timing import SchedulingError, Timing
 
-__all__ = ["expiry", "first_due", "retry_delay", "retry_due", "timing_of"]
+__all__ = ["expiry", "first_due", "is_early", "is_too_old", "retry_delay", "retry_due", "timing_of"]
 
 #: No delay is longer than this, in seconds, whatever the number of attempts.
 LONGEST_DELAY = 30 * 86400.0
+#: Seconds by which the last attempt, which is due when C{max_age} is over, may be late.
+LAST_CALL = 300.0
 
 
 def retry_delay(settings: QueueSettings, attempts: int, random: Callable[[], float]) -> float:
@@ -49,6 +51,24 @@ def expiry(settings: QueueSettings, message: QueuedMessage) -> float:
     if timing is not None and timing.expires is not None:
         return timing.expires
     return message.created + settings.max_age
+
+
+def is_too_old(settings: QueueSettings, message: QueuedMessage, now: float) -> bool:
+    """Whether a message is past its time."""
+    expires = expiry(settings, message)
+    # The last attempt is due when the time is over; a timer that is late does not cancel it.
+    # What has a time of its own ends at that time.
+    grace = LAST_CALL if message.due == expires and "timing" not in message.meta else 0.0
+    return now > expires + grace
+
+
+def is_early(settings: QueueSettings, message: QueuedMessage, now: float) -> bool:
+    """Whether the sender does not want an attempt now; the message's due time is moved then."""
+    timing = timing_of(message)
+    if timing is None or timing.next(now) <= now:
+        return False
+    message.due = min(timing.next(now), expiry(settings, message) + 0.001)
+    return True
 
 
 def first_due(message: QueuedMessage) -> float:

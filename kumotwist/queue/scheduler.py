@@ -1,55 +1,57 @@
 """The scheduler: messages wait here until they are due, then find a source and a ready queue.
 
-Messages that wait stand in one heap, ordered by due time. A message that is due gets a plan (the
-hosts of its queue), a source (by the weights of its pool, among those that may be used now) and
-goes to the ready queue of that source and site. Where every source is held the message is parked.
-Nothing here scans all messages or all queues.
+Messages that wait stand in scheduled queues (L{kumotwist.queue.waiting}). A message that is due
+gets a plan (the hosts of its queue), a source (by the weights of its pool, among those that may be
+used now) and goes to the ready queue of that source and site. Where there is no room its queue
+stands in line, and is called as soon as there is; where every source is held the message is
+parked. Nothing here scans all messages or all queues; C{docs/scheduling.md} explains who comes
+when.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Sequence
-from itertools import count
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.egress.rotation import Rotations
-from kumotwist.egress.settings import PathTable
+from kumotwist.egress.settings import PathSettings, PathTable
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.affinity import Preference, avoid_source, preference
 from kumotwist.queue.change import Change
 from kumotwist.queue.choosing import Bar, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
+from kumotwist.queue.lines import LONGEST_WAIT, RoomLines
+from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
+from kumotwist.queue.planning import Plans
+from kumotwist.queue.readiness import ReadyQueues
 from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
-from kumotwist.queue.retry import expiry, timing_of
+from kumotwist.queue.retry import is_early, is_too_old
 from kumotwist.queue.settings import QueueSettings, QueueTable
 from kumotwist.queue.tls_wishes import tls_wish
-from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, judge_lookup
+from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, internal_reply
+from kumotwist.queue.waiting import ScheduledQueue, State, Waiting
+from kumotwist.settings.types import render_rate
 from kumotwist.tls.policy import TLSWish
 
 __all__ = ["Scheduler"]
 
-#: Messages that are looked at in one turn of the reactor.
-TURN = 200
-#: Seconds for which a plan is kept before it is made anew (the resolver has its own cache).
-PLAN_LIFETIME = 60.0
-#: Plans kept at most.
-MAX_PLANS = 65536
+#: Messages of one queue that are looked at before it is another one's turn.
+QUANTUM = 20
+#: Messages that are given new due times in one turn of the reactor.
+RESCHEDULED = 1000
+#: Messages that can travel together at most.
+TOGETHER = 100
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
 SHORTEST_WAIT = 5.0
-#: Seconds by which the last attempt, which is due when C{max_age} is over, may be late.
-LAST_CALL = 300.0
-#: The timer is never set further ahead than this, so that a jump of the clock is noticed.
-LONGEST_SLEEP = 60.0
 
 
 @implementer(IDispatcher)
@@ -59,8 +61,6 @@ class Scheduler:
     @param sources: every source by name.
     @param rotations: the pools.
     """
-
-    _log = Logger()
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class Scheduler:
         random: Any,
     ) -> None:
         self._reactor = reactor
-        self._planner = planner
         self._queues = queues
         self._paths = paths
         self._sources = sources
@@ -81,24 +80,16 @@ class Scheduler:
         self._random = random
         self._context: SessionContext | None = None
         self._choice: SourceChoice | None = None
-        self._waiting: list[tuple[float, int, QueuedMessage]] = []
-        self._sequence = count()
-        self._timer: Any = None
-        self._plans: dict[str, tuple[float, Plan]] = {}
-        # Groups of messages that wait for the same look-up.
-        self._lookups: dict[str, list[list[QueuedMessage]]] = {}
-        # By source, then by lane.
-        self._ready: dict[str, dict[str, ReadyQueue]] = {name: {} for name in sources}
-        # Those whose source is not used any more, until their last session has ended.
-        self._retired: set[ReadyQueue] = set()
-        # Counts the configurations: what was looked up for an earlier one is done again.
-        self._generation = 0
+        self._waiting = Waiting(reactor, self._serve)
+        self._plans = Plans(reactor, planner)
+        self._ready = ReadyQueues(sources, paths, self._new_ready_queue)
+        self._lines = RoomLines(reactor, self._waiting, self._serve_batch)
         self._parking = Parking(
             reactor,
             random,
             is_held=lambda pool: self._choices.is_held(pool),
             next_try=lambda pool: self._choices.next_try(pool),
-            is_too_old=self._is_too_old,
+            is_too_old=self.is_too_old,
             give_back=self._leave_parking,
         )
         self._paused = False
@@ -111,7 +102,11 @@ class Scheduler:
         """Name what sessions work with; before the first message."""
         self._context = context
         self._choice = SourceChoice(
-            self._reactor.seconds, self._sources, self._rotations, context.health, self._is_full
+            self._reactor.seconds,
+            self._sources,
+            self._rotations,
+            context.health,
+            self._ready.is_full,
         )
 
     @property
@@ -124,6 +119,11 @@ class Scheduler:
         assert self._context is not None, "use() comes before the first message"
         return self._context
 
+    def _new_ready_queue(
+        self, source: Source, plan: Plan, path: PathSettings, pool: str
+    ) -> ReadyQueue:
+        return ReadyQueue(source, plan, path, pool, self._node, self)
+
     def pause(self) -> None:
         """Start no transaction: what comes of it could not be recorded."""
         self._paused = True
@@ -131,7 +131,7 @@ class Scheduler:
     def resume(self) -> None:
         """Start transactions again."""
         self._paused = False
-        for ready in self._ready_queues():
+        for ready in self._ready:
             ready.kick()
 
     def stop(self, patience: float) -> Deferred[None]:
@@ -140,12 +140,11 @@ class Scheduler:
         @param patience: seconds after which sessions are aborted; their messages stay spooled.
         """
         self._stopped = True
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
+        self._waiting.stop()
         self._parking.stop()
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
-        for ready in self._ready_queues():
+        for ready in self._ready:
             ready.stop()
         self._check_stopped()
         if not done.called:
@@ -160,15 +159,11 @@ class Scheduler:
 
     def abort(self) -> None:
         """End every session now; messages under way stay spooled."""
-        for ready in self._ready_queues():
+        for ready in self._ready:
             ready.abort()
 
-    def _ready_queues(self) -> list[ReadyQueue]:
-        active = [ready for by_lane in self._ready.values() for ready in by_lane.values()]
-        return [*active, *self._retired]
-
     def _check_stopped(self) -> None:
-        if self._stopped and not any(ready.sessions for ready in self._ready_queues()):
+        if self._stopped and self._ready.are_at_rest:
             waiting, self._stopping = self._stopping, []
             for done in waiting:
                 done.callback(None)
@@ -178,41 +173,37 @@ class Scheduler:
     def reconfigure(self, change: Change) -> None:
         """The tables, pools and sources that this was made with are others now.
 
-        What waits for its time goes by them when it is due. What waits for a connection or for a
-        source is looked at again where they lead elsewhere.
+        What waits for its time goes by them when it is due. What waits for a connection, for room,
+        for a rate or for a source is looked at again.
         """
-        self._generation += 1
-        self._plans.clear()
+        self._plans.forget()
         self._choices.forget_bars()
-        for name in self._sources:
-            self._ready.setdefault(name, {})
-        for name in change.gone:
-            retiring = list(self._ready.pop(name, {}).values())
-            if name in self._sources:
-                self._ready[name] = {}
-            self._retired.update(retiring)
-            for ready in retiring:
-                ready.retire()
-        for ready in [one for by_lane in self._ready.values() for one in by_lane.values()]:
+        self._ready.retire(change.gone)
+        for ready in self._ready:
             path = self._paths.resolve(ready.plan.domain, ready.plan.site, ready.source.name)
             pulled = ready.source.name not in self._rotations.sources(ready.pool)
             ready.reconfigure(path, (lambda _: True) if pulled else change.moved)
         self._parking.route_anew()
+        for queue in list(self._waiting):
+            if queue.pacer is not None:
+                queue.pacer.reconsider()
+            if queue.state is State.NO_ROOM:
+                self._lines.leave(queue)
+                self._waiting.settle(queue)
         if change.reschedules:
-            waiting, self._waiting = self._waiting, []
-            self._reschedule(waiting, change)
+            self._reschedule(self._waiting.clear(), change)
 
-    def _reschedule(self, waiting: list[tuple[float, int, QueuedMessage]], change: Change) -> None:
+    def _reschedule(self, messages: list[QueuedMessage], change: Change) -> None:
         """Give messages that wait the due times of another schedule, some in each turn."""
         if self._stopped:
             return
         now = self._reactor.seconds()
-        for _ in range(min(len(waiting), TURN * 5)):
-            message = waiting.pop()[2]
+        for _ in range(min(len(messages), RESCHEDULED)):
+            message = messages.pop()
             message.due = change.due(message, now)
-            self._wait(message)
-        if waiting:
-            self._reactor.callLater(0, self._reschedule, waiting, change)
+            self._waiting.push(message)
+        if messages:
+            self._reactor.callLater(0, self._reschedule, messages, change)
 
     # -- messages come in -------------------------------------------------------------------------
 
@@ -235,168 +226,202 @@ class Scheduler:
                 key = (message.queue, message.body_key, preference(message), tls_wish(message))
                 due.setdefault(key, []).append(message)
             else:
-                self._wait(message)
-        for (queue, *_), together in due.items():
-            self._activate(queue, together)
+                self._waiting.push(message)
+        for (queue, _, _, wish), together in due.items():
+            waiting = self._waiting.get(queue, wish)
+            if waiting is not None and waiting.is_backed_up(now):
+                self._keep(together, ahead=False)
+            else:
+                self._activate(queue, wish, together)
 
-    def _wait(self, message: QueuedMessage) -> None:
-        entry = (message.due, next(self._sequence), message)
-        heapq.heappush(self._waiting, entry)
-        if self._waiting[0] is entry:
-            self._set_timer()
+    def _keep(self, messages: Sequence[QueuedMessage], *, ahead: bool = True) -> None:
+        """Messages whose way is not free stay in their queue; their bodies are in the spool.
 
-    def _set_timer(self) -> None:
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-            self._timer = None
-        if self._waiting and not self._stopped:
-            delay = min(self._waiting[0][0] - self._reactor.seconds(), LONGEST_SLEEP)
-            self._timer = self._reactor.callLater(max(0.0, delay), self._wake_due)
-
-    def _wake_due(self) -> None:
-        now = self._reactor.seconds()
-        for _ in range(TURN):
-            if not self._waiting or self._waiting[0][0] > now:
-                break
-            message = heapq.heappop(self._waiting)[2]
-            self._activate(message.queue, [message])
-        self._set_timer()
+        @param ahead: whether it was their turn.
+        """
+        for message in reversed(messages) if ahead else messages:
+            self._node.bodies.drop(message)
+            self._waiting.push(message, ahead=ahead)
 
     @property
     def waiting(self) -> int:
-        """Messages that wait for their due time, or for a source."""
+        """Messages that wait for their due time, for room, or for a source."""
         return len(self._waiting) + len(self._parking)
 
     def loads(self) -> tuple[Counter[str], Counter[str]]:
         """What ready queues hold, by the name of the source: messages, and connections."""
-        messages: Counter[str] = Counter()
-        sessions: Counter[str] = Counter()
-        for source, by_lane in self._ready.items():
-            for ready in by_lane.values():
-                messages[source] += len(ready)
-                sessions[source] += ready.sessions
-        return messages, sessions
+        return self._ready.loads()
 
-    # -- a plan -----------------------------------------------------------------------------------
+    # -- a queue's turn ---------------------------------------------------------------------------
 
-    def _activate(self, queue: str, messages: list[QueuedMessage]) -> None:
-        """Messages are due: give up those that are too old, find the plan for the rest."""
-        settings = self._queues.resolve(queue)
+    def _serve(self, queue: ScheduledQueue) -> None:
+        """A queue's moment has come."""
+        if queue.state is State.NO_ROOM:
+            self._look_after(queue)
+        elif queue.state is State.SUSPENDED:
+            queue.state = State.DUE
+        if queue.state is State.DUE:
+            for _ in range(QUANTUM):
+                if not self._serve_batch(queue):
+                    break
+        self._waiting.settle(queue)
+
+    def _look_after(self, queue: ScheduledQueue) -> None:
+        """A queue has stood in line for long: what is too old goes, and perhaps there is room."""
         now = self._reactor.seconds()
+        facts = AttemptFacts(pool=self._queues.resolve(queue.name).egress_pool)
+        while queue.next_due <= now and self.is_too_old(queue.messages[0][2]):
+            for message in self._waiting.pop(queue, now, 1):
+                self._node.fates.expired(message, None, facts)
+        if not queue.messages or queue.line is None:
+            self._lines.leave(queue)
+            return
+        pool, lane = line = queue.line
+        if not any(self._ready.get(source, lane) for source in self._choices.sources(pool)):
+            self._lines.leave(queue)  # nothing is full any more
+            return
+        self._lines.call_first(line)
+        if queue.state is State.NO_ROOM:
+            self._waiting.ring(queue, now + LONGEST_WAIT)
+
+    def _serve_batch(self, queue: ScheduledQueue) -> bool:
+        """Give messages of a queue that are due their way.
+
+        @return: whether more of them may follow.
+        """
+        batch = self._waiting.pop(queue, self._reactor.seconds(), TOGETHER)
+        if queue.doom is not None and batch and batch[0].due <= queue.doomed_until:
+            facts = AttemptFacts(pool=self._queues.resolve(queue.name).egress_pool)
+            for message in batch:
+                self._node.fates.failed(message, queue.doom, facts)
+            return True
+        queue.doom = None
+        return bool(batch) and self._activate(queue.name, queue.wish, batch)
+
+    def _activate(self, name: str, wish: TLSWish, messages: list[QueuedMessage]) -> bool:
+        """Messages of one queue are due: give up those that are too old, find the way of the rest.
+
+        @return: whether more of the queue may follow.
+        """
+        settings, now = self._queues.resolve(name), self._reactor.seconds()
         fresh = []
         for message in messages:
-            if self._is_too_old(message):
+            if is_too_old(settings, message, now):
                 self._node.fates.expired(message, None, AttemptFacts(pool=settings.egress_pool))
-            elif "timing" in message.meta and self._is_early(message):
-                self._wait(message)
+            elif "timing" in message.meta and is_early(settings, message, now):
+                self._waiting.push(message)
             else:
                 fresh.append(message)
         if not fresh:
-            return
-        known = self._plans.get(queue)
-        if known is not None and known[0] > now:
-            self._route(fresh, known[1], settings)
-            return
-        lookup = self._lookups.get(queue)
-        if lookup is not None:
-            lookup.append(fresh)
-            return
-        self._look_up(queue, fresh, settings)
-
-    def _is_too_old(self, message: QueuedMessage) -> bool:
-        expires = expiry(self._queues.resolve(message.queue), message)
-        # The last attempt is due when the time is over; a timer that is late does not cancel it.
-        # What has a time of its own ends at that time.
-        grace = LAST_CALL if message.due == expires and "timing" not in message.meta else 0.0
-        late: bool = self._reactor.seconds() > expires + grace
-        return late
-
-    def _is_early(self, message: QueuedMessage) -> bool:
-        """Whether the sender does not want an attempt now; the message's due time is moved then."""
-        timing = timing_of(message)
-        now = self._reactor.seconds()
-        if timing is None or timing.next(now) <= now:
+            return True
+        plan = self._plans.known(name)
+        if plan is None:
+            self._look_up(name, wish, fresh, settings)
             return False
-        expires = expiry(self._queues.resolve(message.queue), message)
-        message.due = min(timing.next(now), expires + 0.001)
-        return True
+        if settings.max_message_rate is not None:
+            return self._paced(self._waiting.of(name, wish), fresh, plan, settings)
+        return not self._route(fresh, plan.wishing(wish), settings)
 
-    def _look_up(self, queue: str, first: list[QueuedMessage], settings: QueueSettings) -> None:
-        waiting = self._lookups[queue] = [first]
-        generation = self._generation
+    def is_too_old(self, message: QueuedMessage) -> bool:
+        """Whether a message is past its time."""
+        settings = self._queues.resolve(message.queue)
+        return is_too_old(settings, message, self._reactor.seconds())
 
-        def planned(plan: Plan) -> None:
-            del self._lookups[queue]
-            if generation != self._generation:
-                for messages in waiting:
-                    self._activate(queue, messages)
+    def _look_up(
+        self, name: str, wish: TLSWish, messages: list[QueuedMessage], settings: QueueSettings
+    ) -> None:
+        """Messages wait for their queue's plan."""
+        queue = self._waiting.of(name, wish)
+        queue.state = State.LOOKING_UP
+        for message in reversed(messages):
+            self._waiting.push(message, ahead=True)
+
+        def found(answer: Plan | Verdict | None) -> None:
+            if self._waiting.by_key(queue.key) is not queue:
                 return
-            if len(self._plans) >= MAX_PLANS:
-                self._plans.clear()
-            self._plans[queue] = (self._reactor.seconds() + PLAN_LIFETIME, plan)
-            for messages in waiting:
-                self._route(messages, plan, settings)
+            if isinstance(answer, Verdict):
+                queue.doom, queue.doomed_until = answer, self._reactor.seconds()
+            if not self._stopped and queue.state is State.LOOKING_UP:
+                queue.state = State.DUE
+                self._serve(queue)
 
-        def unplanned(failure: Any) -> None:
-            self._lookups.pop(queue, None)
-            if generation != self._generation:
-                for messages in waiting:
-                    self._activate(queue, messages)
-                return
-            verdict = judge_lookup(failure.value, queue)
-            facts = AttemptFacts(pool=settings.egress_pool)
-            for messages in waiting:
-                for message in messages:
-                    self._node.fates.failed(message, verdict, facts)
+        self._plans.find(name, settings, found)
 
-        planning = self._planner.plan(queue, settings)
-        planning.addCallbacks(planned, unplanned)
-        planning.addErrback(lambda failure: self._log.failure("routing failed", failure))
+    def _paced(
+        self, queue: ScheduledQueue, messages: list[QueuedMessage], plan: Plan, settings: Any
+    ) -> bool:
+        """Give so many messages their way as C{max_message_rate} allows; see L{_activate}."""
+        if queue.pacer is None:
+            queue.pacer = Pacer(self._reactor, self._node.limits, partial(self._paced_on, queue))
+        rate = settings.max_message_rate
+        allowed = queue.pacer.take([(f"messages of {queue.name}", rate)], len(messages))
+        late = messages[allowed:]
+        if late:
+            queue.state = State.THROTTLED
+            reply = internal_reply(
+                451, "4.4.5", f"{queue.name} is sent no faster than {render_rate(rate)}"
+            )
+            self._keep(late[1:])
+            self._put_off(late[:1], reply, "MessageRateThrottle")
+        unsent = self._route(messages[:allowed], plan.wishing(queue.wish), settings)
+        queue.pacer.give_back(unsent)
+        if not queue.messages and self._waiting.by_key(queue.key) is queue:
+            self._waiting.settle(queue)
+        return not late and not unsent
+
+    def _paced_on(self, queue: ScheduledQueue) -> None:
+        """A queue's rate allows more messages, or it is not the rate any more that it waits for."""
+        if queue.state is State.THROTTLED and not self._stopped:
+            queue.state = State.DUE
+            self._serve(queue)
+
+    def _put_off(self, messages: list[QueuedMessage], reply: Any, reason: str) -> None:
+        """Messages stay in their queue, as they are; why is recorded once."""
+        self._keep([each for each in messages if self._node.fates.put_off(each, reply, reason)])
 
     # -- a source ---------------------------------------------------------------------------------
 
-    def _route(self, messages: list[QueuedMessage], plan: Plan, settings: QueueSettings) -> None:
-        """Choose a source and hand the messages, which want the same, to its ready queue."""
+    def _route(self, messages: list[QueuedMessage], plan: Plan, settings: QueueSettings) -> int:
+        """Choose a source and hand the messages, which want the same, to its ready queue.
+
+        @return: how many of them stay in their queue, which is not free to go on then.
+        """
         pool, health = settings.egress_pool, self._node.health
-        plan = plan.wishing(tls_wish(messages[0]))
-        wanted = preference(messages[0])
         while messages:
-            name = self._choices.pick(pool, plan.lane, wanted)
+            name = self._choices.pick(pool, plan.lane, preference(messages[0]))
             if name is None:
-                self._no_source(messages, plan, pool)
-                return
-            if health.usable(name):
-                self._hand_over(messages, name, plan, pool)
-                return
-            # One message shows whether the source works again; the others need another one.
-            health.begin_try(name, plan.lane)
-            self._hand_over(messages[:1], name, plan, pool)
-            messages = messages[1:]
+                return self._no_source(messages, plan, pool)
+            ready = self._ready.of(name, plan, pool)
+            # One message shows whether a source works again; the others need another one.
+            number = ready.room if health.usable(name) else 1
+            if not health.usable(name):
+                health.begin_try(name, plan.lane)
+            if self._node.trace.watched:
+                self._trace(messages[:number], ready)
+            ready.add(messages[:number])
+            messages = messages[number:]
+        return 0
 
-    def _hand_over(self, messages: list[QueuedMessage], name: str, plan: Plan, pool: str) -> None:
-        ready = self._ready[name].get(plan.lane)
-        if ready is None:
-            source, path = self._sources[name], self._paths.resolve(plan.domain, plan.site, name)
-            ready = ReadyQueue(source, plan, path, pool, self._node, self)
-            self._ready[name][plan.lane] = ready
-        if self._node.trace.watched:
-            source = self._sources[name]
-            for message in messages:
-                self._node.trace.emit(
-                    "queued", [message.id], source=name, pool=pool, site=plan.site,
-                    protocol=source.protocol, server=source.server, recipient=message.recipient,
-                )  # fmt: skip
-        ready.add(messages)
+    def _trace(self, messages: list[QueuedMessage], ready: ReadyQueue) -> None:
+        source = ready.source
+        for message in messages:
+            self._node.trace.emit(
+                "queued", [message.id], source=source.name, pool=ready.pool, site=ready.plan.site,
+                protocol=source.protocol, server=source.server, recipient=message.recipient,
+            )  # fmt: skip
 
-    def _is_full(self, source: str, site: str) -> bool:
-        ready = self._ready[source].get(site)
-        return False if ready is None else ready.full
-
-    def _no_source(self, messages: list[QueuedMessage], plan: Plan, pool: str) -> None:
+    def _no_source(self, messages: list[QueuedMessage], plan: Plan, pool: str) -> int:
         """No source may carry the messages now: they wait for one, or fail if none ever could."""
         fates, now = self._node.fates, self._reactor.seconds()
         obstacle = self._choices.obstacle(pool, plan.lane)
         hindrance, reply = obstacle.hindrance, obstacle.reply
+        if hindrance is Hindrance.FULL:
+            queue = self._waiting.of(messages[0].queue, plan.tls)
+            self._lines.stand(queue, (pool, plan.lane))
+            self._ready.want_room(self._choices.sources(pool), plan.lane)
+            self._put_off(messages, reply, hindrance.value)
+            self._waiting.settle(queue)
+            return len(messages)
         if hindrance is Hindrance.IMPOSSIBLE:
             verdict = Verdict(Scope.SITE, reply, blame="nobody")
             for message in messages:
@@ -408,10 +433,9 @@ class Scheduler:
                     self._parking.park(pool, message)
         else:
             for message in messages:
-                seconds = obstacle.seconds * self._random()
-                if hindrance is not Hindrance.FULL:
-                    seconds = max(obstacle.seconds, SHORTEST_WAIT) * (1 + 0.2 * self._random())
+                seconds = max(obstacle.seconds, SHORTEST_WAIT) * (1 + 0.2 * self._random())
                 fates.delayed(message, seconds, reply, hindrance.value)
+        return 0
 
     def _leave_parking(self, messages: list[QueuedMessage]) -> None:
         now = self._reactor.seconds()
@@ -426,13 +450,19 @@ class Scheduler:
         """Whether deliveries may start at all."""
         return not self._paused and not self._stopped
 
+    def has_room(self, ready: ReadyQueue) -> None:
+        """A ready queue has room again: call those who stand in line for it, each in its turn."""
+        pools = self._choices.pools_of(ready.source.name)
+        if not self._stopped and self._lines.call(pools, ready.plan.lane):
+            self._reactor.callLater(0, self.has_room, ready)
+
     def take_back(self, messages: list[QueuedMessage]) -> None:
         """Messages that a source could not carry look for another one."""
         self.insert_all(messages)
 
     def source_held(self, source: str) -> None:
         """The source is held: what is ready for it, for whatever site, goes elsewhere at once."""
-        for ready in list(self._ready.get(source, {}).values()):
+        for ready in self._ready.of_source(source):
             ready.drain()
         self._reconsider(source)
 
@@ -463,8 +493,7 @@ class Scheduler:
 
     def emptied(self, ready: ReadyQueue) -> None:
         """Forget a ready queue; another one is made when it is needed."""
-        self._retired.discard(ready)
-        by_lane = self._ready.get(ready.source.name, {})
-        if by_lane.get(ready.plan.lane) is ready:
-            del by_lane[ready.plan.lane]
+        self._ready.forget(ready)
+        if ready.wanted:
+            self.has_room(ready)
         self._check_stopped()

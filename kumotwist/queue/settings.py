@@ -12,7 +12,16 @@ import attrs
 
 from kumotwist.settings import SettingType, setting
 from kumotwist.settings.layers import Rule, RuleTable, refuse_misspelt_default
-from kumotwist.settings.types import BOOLEAN, DOMAIN, TEXT, duration, list_of, parse_domain
+from kumotwist.settings.types import (
+    BOOLEAN,
+    DOMAIN,
+    RATE,
+    TEXT,
+    Rate,
+    duration,
+    list_of,
+    parse_domain,
+)
 
 __all__ = [
     "NamingSettings",
@@ -113,6 +122,12 @@ class QueueSettings:
         BOOLEAN,
         "Whether senders who do not say what they want to hear of are told of delays, too.",
         default=False,
+    )
+    max_message_rate: Rate | None = setting(
+        RATE,
+        "Messages of each queue that are sent in a time: `100/s`, `1,000/hour`, "
+        "`10/5m,max_burst=3`.",
+        default=None,
     )
     route: tuple[SmartHost, ...] = setting(
         list_of(SMART_HOST),
