@@ -65,7 +65,11 @@ class Plans:
         self._asked[queue] = [found]
         generation = self._generation
         planning: Deferred[Any] = self._planner.plan(queue, settings)
-        planning.addErrback(lambda failure: judge_lookup(failure.value, queue))
+
+        def judged(failure: Any) -> Verdict:
+            return judge_lookup(failure.value, queue)
+
+        planning.addErrback(judged)
         planning.addCallback(lambda answer: self._tell(queue, answer, generation))
         planning.addErrback(lambda failure: self._log.failure("routing failed", failure))
 
