@@ -1,4 +1,4 @@
-"""The real counterparts: HAProxy, Dante, microsocks, tinyproxy, swaks, Postfix's tools, Unbound …
+"""The real counterparts: proxies, swaks, Postfix's tools, Exim, OpenSSL, SSH.
 
 Each is started with the smallest configuration that shows its way. What is not installed skips the
 test with one line.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ __all__ = [
     "missing_parts",
     "require_root",
     "start_dante",
+    "start_exim",
     "start_haproxy",
     "start_microsocks",
     "start_smtp_sink",
@@ -33,7 +35,9 @@ __all__ = [
     "start_unbound",
 ]
 
-_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+# Exim is unpacked by `make real-parts`, not installed: it would take Postfix's place.
+_EXIM = CHECKOUT / ".real-parts" / "exim4" / "usr" / "sbin"
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:{_EXIM}"
 
 
 @attrs.define(frozen=True)
@@ -58,6 +62,9 @@ PARTS = (
     Part("smtp-sink", "postfix"),
     Part("openssl", "openssl"),
     Part("curl", "curl"),
+    Part("posttls-finger", "postfix"),
+    Part("testssl", "testssl.sh"),
+    Part("exim4", "exim4-daemon-light"),
     Part("sshd", "openssh-server"),
     Part("ssh", "openssh-client"),
     Part("ssh-keygen", "openssh-client"),
@@ -226,14 +233,15 @@ async def start_tinyproxy(
     return child, port
 
 
-async def start_smtp_sink(test: TestCase) -> tuple[Child, int]:
+async def start_smtp_sink(test: TestCase, *options: str) -> tuple[Child, int]:
     """Start Postfix's C{smtp-sink} on a free port, which takes everything and counts.
 
+    @param options: what it does wrong, if anything.
     @return: the process and its port.
     """
     port = free_port()
     user = ["-u", "root"] if os.geteuid() == 0 else []
-    command = [find("smtp-sink"), *user, "-c", f"127.0.0.1:{port}", "512"]
+    command = [find("smtp-sink"), *user, "-c", *options, f"127.0.0.1:{port}", "512"]
     child = Child(test, "smtp-sink", command)
     await child.wait_for_listening(port)
     return child, port
@@ -278,3 +286,84 @@ async def start_unbound(test: TestCase, zones: Sequence[str]) -> tuple[Child, in
     child = Child(test, "unbound", [unbound, "-d", "-c", str(path)], directory=directory)
     await child.wait_for_listening(port)
     return child, port
+
+
+_EXIM_CONF = """\
+exim_path = {home}/exim4
+spool_directory = {home}/spool
+log_file_path = {home}/log/%s
+pid_file_path = {home}/exim.pid
+primary_hostname = exim.example.test
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+keep_environment =
+tls_advertise_hosts =
+host_lookup =
+rfc1413_query_timeout = 0s
+chunking_advertise_hosts = *
+dsn_advertise_hosts = *
+smtputf8_advertise_hosts = *
+acl_smtp_rcpt = rcpt
+acl_smtp_data = accept
+
+begin acl
+rcpt:
+  deny local_parts = nobody
+       message = nobody lives here
+  defer local_parts = later
+       message = come back later
+  accept
+
+begin routers
+here:
+  driver = accept
+  domains = exim.test
+  transport = file
+onward:
+  driver = manualroute
+  domains = !exim.test
+  route_list = * 127.0.0.1::{onward}
+  self = send
+  transport = smtp
+
+begin transports
+file:
+  driver = appendfile
+  file = {home}/mail/all
+  user = Debian-exim
+smtp:
+  driver = smtp
+  allow_localhost
+  hosts_try_fastopen =
+  hosts_try_chunking = *
+
+begin retry
+* * F,1h,1m
+"""
+
+
+async def start_exim(test: TestCase, onward: int) -> tuple[Child, int, Path]:
+    """Start Exim on a free port: mail for C{exim.test} goes into a file, the rest onward.
+
+    It refuses C{nobody} and puts C{later} off.
+
+    @param onward: the port on 127.0.0.1 that other mail goes to.
+    @return: the process, its port, and the file that mail goes into.
+    """
+    exim = find("exim4")
+    require_root("Exim changes to a user of its own")
+    # That user must be able to reach all of it, wherever the tests run.
+    home = Path(tempfile.mkdtemp(prefix="exim"))
+    test.addCleanup(shutil.rmtree, home, ignore_errors=True)
+    shutil.copy(exim, home / "exim4")
+    for name in ("spool", "log", "mail"):
+        (home / name).mkdir()
+        shutil.chown(home / name, "Debian-exim", "Debian-exim")
+    home.chmod(0o755)
+    port = free_port()
+    path = home / "exim.conf"
+    path.write_text(_EXIM_CONF.format(home=home, port=port, onward=onward), encoding="ascii")
+    command = [str(home / "exim4"), "-C", str(path), "-bdf", "-oX", str(port)]
+    child = Child(test, "exim", command)
+    await child.wait_for_listening(port)
+    return child, port, home / "mail" / "all"
