@@ -27,7 +27,7 @@ from kumotwist.proxy.certificate import CertificateError, ProxyCertificate
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.descriptors import SpareDescriptor
 from kumotwist.proxy.limits import SourceLimits
-from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive
+from kumotwist.proxy.outgoing import Dialer, IDialer, IOutgoing, Keepalive, read_ip
 from kumotwist.proxy.relay import Relay, TransportRelay
 from kumotwist.proxy.rules import Rules
 from kumotwist.proxy.session import ProxySession
@@ -35,9 +35,9 @@ from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.proxy.splice import PipePool, SpliceRelay
 from kumotwist.proxy.watching import make_watcher
-from kumotwist.settings.listening import why_not_listening
+from kumotwist.settings.listening import quiet_about_shortage, why_not_listening
 from kumotwist.settings.types import IPAddress
-from kumotwist.wire.socks5.format import unmapped
+from kumotwist.wire.socks5.format import Address, unmapped
 
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
@@ -204,6 +204,7 @@ class ProxyService(Service):
         handle = getattr(port, "socket", None)
         if handle is not None and hasattr(address, "port"):
             self._keepalive.apply(handle)  # what is accepted inherits it
+        quiet_about_shortage(f"[proxy:{self.name}]", port, self._reactor.seconds)
         if isinstance(port, Port) and isinstance(port.factory, _Sessions):
             # Nothing, such as TLS, lies between the socket and the session.
             spare = SpareDescriptor(self._shared.name, self._reactor.seconds, self.counters)
@@ -212,7 +213,7 @@ class ProxyService(Service):
         _log.info(
             "[proxy:{name}] listens on {address}{secure}",
             name=self.name,
-            address=address,
+            address=_where(address),
             secure=secure,
         )
 
@@ -275,6 +276,12 @@ class ProxyService(Service):
                 if host == address or (host.is_unspecified and self._dialer.is_local(address)):
                     return True
         return False
+
+
+def _where(address: Any) -> str:
+    """Where it listens, for the log."""
+    host = getattr(address, "host", None)
+    return str(address) if host is None else str(Address(read_ip(host), address.port))
 
 
 def _endpoint(reactor: Any, settings: ProxySettings) -> Any:

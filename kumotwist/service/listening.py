@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kumotwist.service.errors import StartError
-from kumotwist.settings.listening import why_not_listening
+from kumotwist.settings.listening import quiet_about_shortage, why_not_listening
 
 __all__ = ["ListeningService", "address_words"]
 
@@ -72,6 +72,7 @@ class ListeningService(Service):
     def _listens(self, port: IListeningPort) -> Deferred[None] | None:
         if self.running:
             self._port = port
+            quiet_about_shortage(self._what, port, self._reactor.seconds)
             return None
         # Stopped before it began, as can be with an endpoint that takes its time.
         stopping: Deferred[None] = maybeDeferred(cast("Any", port).stopListening)

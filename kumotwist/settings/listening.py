@@ -1,12 +1,21 @@
-"""Why nothing can listen where a C{listen} says, in words that help."""
+"""What every C{listen} has in common: why nothing can listen there, and a log that is not flooded
+when no client can be accepted."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.tcp import Port
+from twisted.logger import ILogObserver, LogEvent, Logger
+from zope.interface import implementer
 
-__all__ = ["why_not_listening"]
+__all__ = ["quiet_about_shortage", "why_not_listening"]
+
+#: Seconds between two lines about the same shortage.
+_EVERY = 60.0
 
 
 def why_not_listening(error: BaseException | None) -> str:
@@ -32,3 +41,47 @@ def why_not_listening(error: BaseException | None) -> str:
             "socket of systemd)"
         )
     return str(error)
+
+
+@implementer(ILogObserver)
+class _ShortageLog:
+    """Takes a port's log events: at most one line a minute comes of those about C{accept}.
+
+    For each client that Twisted turns away for want of a descriptor it writes three.
+    """
+
+    _log = Logger()
+
+    def __init__(self, what: str, seconds: Callable[[], float], observer: Any) -> None:
+        self._what = what
+        self._seconds = seconds
+        self._observer = observer
+        self._next = float("-inf")
+
+    def __call__(self, event: LogEvent) -> None:
+        text = str(event.get("log_format", ""))
+        if "EMFILE" not in text and "acceptError" not in event:
+            self._observer(event)
+        elif self._seconds() >= self._next:
+            self._next = self._seconds() + _EVERY
+            self._log.error(
+                "{what}: no descriptor is left, clients are turned away ({reason}; raise "
+                "LimitNOFILE or ulimit -n)",
+                what=self._what,
+                reason=event.get("acceptError", "EMFILE"),
+            )
+
+
+def quiet_about_shortage(what: str, port: Any, seconds: Callable[[], float]) -> None:
+    """Keep a listening port of Twisted's from flooding the log when descriptors run short.
+
+    @param what: the section, for the line.
+    @param port: what listens; anything but a bare TCP or Unix port is left alone.
+    @param seconds: tells the time.
+    """
+    if isinstance(port, Port):
+        # The logger of the class is shared by all ports, and there is no public way to it.
+        before = port._logger
+        port._logger = Logger(
+            before.namespace, observer=_ShortageLog(what, seconds, before.observer)
+        )

@@ -12,7 +12,7 @@ from twisted.trial.unittest import TestCase
 
 from tests.integration.processes import Child, run
 from tests.integration.program import start_plugin, twistd
-from tests.integration.waiting import free_port, until
+from tests.integration.waiting import free_port, greets, until
 
 
 def ask(port: int) -> tuple[int, str]:
@@ -79,6 +79,25 @@ class ProgramTests(TestCase):
         self.assertEqual(ask(http)[0], 503)
         client.close()
         await proxy.wait_for_exit()
+
+    async def test_other_listeners(self) -> None:
+        """Listeners of Twisted's own are as quiet about it: one line, and clients again later."""
+        port = free_port()
+        command = ["kumosink", "--tls", "none", "--listen", f"127.0.0.1:{port}"]
+        sink = Child(self, "kumosink", ["prlimit", "--nofile=48:48", "--", *twistd(*command)])
+        await sink.wait_for_listening(port)
+        many = [self.connect(port) for _ in range(200)]
+        await sink.wait_for_output("kumosink listen: no descriptor is left, clients are turned")
+        for client in many:
+            client.close()
+
+        def again() -> bool:
+            return greets("127.0.0.1", port)
+
+        await until(again, lambda: str(sink.complain("takes no more clients")), 30)
+        lines = [line for line in sink.output().splitlines() if "no descriptor" in line]
+        self.assertEqual(len(lines), 1, lines)
+        self.assertNotIn("recovery", sink.output())
 
     async def test_no_descriptor_left(self) -> None:
         """Clients that cannot be held are closed, with one line for all; the others go on."""
