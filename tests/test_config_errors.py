@@ -147,8 +147,8 @@ class KeyTests(ConfigCase):
     def test_planned(self) -> None:
         """A key that is agreed on and not built is refused as such, not as unknown."""
         self.assertEqual(
-            self.one("[path:default]\nmax_message_rate = 10/s\n"),
-            "2: [path:default] max_message_rate: is not supported yet",
+            self.one("[kumo]\npolicy = policy.py\n"),
+            "2: [kumo] policy: is not supported yet",
         )
 
     def test_elsewhere(self) -> None:

@@ -16,10 +16,16 @@ from kumotwist.settings.types import (
     BOOLEAN,
     DURATION,
     HOST_NAME,
+    LIMIT,
+    NAMED_LIMITS,
+    NAMED_RATES,
     NETWORKS,
+    RATE,
     SECRET,
     TEXT,
     IPNetwork,
+    Limit,
+    Rate,
     choice,
     integer,
     parse_domain,
@@ -71,7 +77,39 @@ class PathSettings(Timeouts):
     """How a site is spoken to from a source (KumoMTA's C{make_egress_path})."""
 
     connection_limit: int = setting(
-        integer(1), "Connections open at once, from one source to one site.", default=32
+        LIMIT,
+        "Connections open at once, from one source to one site: `32`, `local:20`.",
+        default=Limit.of(32),
+    )
+    additional_connection_limits: tuple[tuple[str, int], ...] = setting(
+        NAMED_LIMITS,
+        "Further limits that connections count against, which several sites or sources may share "
+        "by their names: `NAME = 100`.",
+        default=(),
+    )
+    max_connection_rate: Rate | None = setting(
+        RATE, "Connections begun in a time, from one source to one site: `100/min`.", default=None
+    )
+    max_message_rate: Rate | None = setting(
+        RATE,
+        "Messages sent in a time, from one source to one site: `100/s`, `1,000/hour`, "
+        "`10/5m,max_burst=3`; the burst is the number itself unless it is given. `local:` in front "
+        "keeps it to this node.",
+        default=None,
+    )
+    additional_message_rate_throttles: tuple[tuple[str, Rate], ...] = setting(
+        NAMED_RATES,
+        "Further rates that messages count against, which several sites or sources may share by "
+        "their names: `NAME = 500/d`.",
+        default=(),
+    )
+    source_selection_rate: Rate | None = setting(
+        RATE,
+        "How often a source is chosen for a site; beyond that the pool's other sources are.",
+        default=None,
+    )
+    additional_source_selection_rates: tuple[tuple[str, Rate], ...] = setting(
+        NAMED_RATES, "The same, shared by name.", default=()
     )
     max_deliveries_per_connection: int = setting(
         integer(1), "Messages after which a connection is closed.", default=1024
@@ -240,6 +278,14 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
             rule.values.get("enable_dane") for rule in self.rules
         )
         self._targets = frozenset(rule.pattern.target for rule in self.rules)
+
+    @property
+    def limits_selection(self) -> bool:
+        """Whether there is any C{source_selection_rate}."""
+        keys = ("source_selection_rate", "additional_source_selection_rates")
+        return any(getattr(self.default, key) for key in keys) or any(
+            key in rule.values for rule in self.rules for key in keys
+        )
 
     def singles_out(self, domain: str) -> bool:
         """Whether there are settings for this very domain, from whatever source."""

@@ -11,6 +11,8 @@ from kumotwist.egress.health import SourceHealth
 from kumotwist.egress.rotation import Rotations
 from kumotwist.egress.source import Source
 from kumotwist.queue.affinity import Preference
+from kumotwist.queue.plan import Plan
+from kumotwist.queue.rates import Selection
 from kumotwist.queue.verdicts import internal_reply
 from kumotwist.wire.smtp.replies import Reply
 
@@ -26,6 +28,7 @@ class Hindrance(enum.Enum):
     """Why no source can carry a message now."""
 
     FULL = "ReadyQueueWasFull"
+    UNSELECTED = "SourceSelectionRate"
     HELD = "SourceIsUnhealthyAndSuspended"
     REFUSED = "SourceIsRefusedBySite"
     IMPOSSIBLE = "NoSource"
@@ -58,6 +61,7 @@ class SourceChoice:
     @param now: tells the time in seconds.
     @param sources: every source by name; what a pool names besides is left out.
     @param is_full: says whether the ready queue of a source and a site takes no more.
+    @param selection: keeps the choice to its rates.
     """
 
     def __init__(
@@ -67,21 +71,26 @@ class SourceChoice:
         rotations: Rotations,
         health: SourceHealth,
         is_full: Callable[[str, str], bool],
+        selection: Selection,
     ) -> None:
         self._now = now
         self._sources = sources
         self._rotations = rotations
         self._health = health
         self._is_full = is_full
+        self._selection = selection
         # By source and site: until when, why, and in whose words.
         self._bars: dict[tuple[str, str], tuple[float, Bar, str]] = {}
 
-    def pick(self, pool: str, site: str, preference: Preference) -> str | None:
+    def pick(self, pool: str, plan: Plan, preference: Preference) -> str | None:
         """Choose; a source that is not usable may be chosen for a try."""
         return self._rotations.pick(
             pool,
-            site,
-            lambda source: self._eligible(source, site),
+            plan.lane,
+            # Asking for the rate comes last, for it is used up by being asked.
+            lambda source: (
+                self._eligible(source, plan.lane) and self._selection.may_choose(source, plan)
+            ),
             prefer=preference.prefer,
             avoid=preference.avoid,
         )
@@ -134,8 +143,7 @@ class SourceChoice:
         usable = [name for name in names if self._health.usable(name)]
         bars = {name: bar for name in names if (bar := self._bar(name, site)) is not None}
         if any(name not in bars for name in usable):
-            reply = internal_reply(451, "4.4.5", f"the ready queues of {site} are full")
-            return Obstacle(Hindrance.FULL, 60.0, reply)
+            return self._all_full(pool, site, usable)
         held = [name for name in names if name not in usable and name not in bars]
         if held:
             return self._all_held(pool, held)
@@ -152,6 +160,13 @@ class SourceChoice:
             else f"no sources for pool='{pool}' are eligible for selection"
         )
         return Obstacle(Hindrance.IMPOSSIBLE, 0.0, internal_reply(451, "4.4.4", text))
+
+    def _all_full(self, pool: str, site: str, usable: list[str]) -> Obstacle:
+        if any(self._selection.waits(name, site) for name in usable):
+            text = f"no source of pool {pool} may be chosen for {site} so soon"
+            return Obstacle(Hindrance.UNSELECTED, 60.0, internal_reply(451, "4.4.5", text))
+        reply = internal_reply(451, "4.4.5", f"the ready queues of {site} are full")
+        return Obstacle(Hindrance.FULL, 60.0, reply)
 
     def _all_held(self, pool: str, held: list[str]) -> Obstacle:
         health = self._health

@@ -25,6 +25,8 @@ from kumotwist.queue.verdicts import Verdict
 from kumotwist.tls.resumption import TLSSessions
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
     from kumotwist.queue.session import DeliverySession
 
 __all__ = ["IReadyQueue", "SessionContext"]
@@ -49,6 +51,12 @@ class IReadyQueue(Interface):
 
     def no_longer_idle(session: DeliverySession) -> None:
         """The session stopped waiting."""
+
+    def next_connection() -> Deferred[None] | None:
+        """A session that has failed with one address wants to try another one.
+
+        @return: L{None} if it may at once; else it fires when C{max_connection_rate} allows it.
+        """
 
     def connected() -> None:
         """A host was reached."""

@@ -16,7 +16,9 @@ from kumotwist.interfaces import IPermit
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.fairness import FairQueue
+from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.plan import Plan
+from kumotwist.queue.rates import connection_limits, connection_rates, message_rates
 from kumotwist.queue.session import DeliverySession
 from kumotwist.queue.verdicts import Verdict, internal_reply
 
@@ -104,6 +106,11 @@ class ReadyQueue:
         #: Whether somebody waits for room in it; told by C{has_room}.
         self.wanted = False
         self._refilling: Any = None
+        self._pacer = Pacer(context.reactor, context.limits, self.kick)
+        self._connecting = Pacer(context.reactor, context.limits, self._may_connect_again)
+        # Sessions that wait until they may make another connection.
+        self._dialling: list[Deferred[None]] = []
+        self._go_by(path)
         # The sessions, each with its place among the connections and the time at which it began.
         self._sessions: dict[DeliverySession, tuple[IPermit, float]] = {}
         # Places that were asked for, each with whether it is for a trial.
@@ -115,6 +122,13 @@ class ReadyQueue:
         self._stopping = False
         self._retired = False
         self._kicking = False
+
+    def _go_by(self, path: PathSettings) -> None:
+        """Keep to the limits of a path."""
+        self.path = path
+        self._message_rates = message_rates(path, self.lane)
+        self._connection_rates = connection_rates(path, self.lane)
+        self._limits = connection_limits(path, self.lane)
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -159,16 +173,17 @@ class ReadyQueue:
             return
         self._kicking = True
         try:
-            while self._messages and self._wants_trial() and self._open_for_business():
+            while self._may_take() and self._wants_trial() and self._may_connect():
                 self._ask_for_place(trial=True)
-            while self._messages and self._idle and self._open_for_business():
+            while self._may_take() and self._idle:
                 self._idle.pop().wake()
-            while self._messages and self._wants_session() and self._open_for_business():
+            while self._may_take() and self._wants_session() and self._may_connect():
                 self._ask_for_place()
         finally:
             self._kicking = False
         coming = len(self._sessions) + len(self._asked)
-        if self._messages and not coming and self._open_for_business():
+        paced = self._pacer.waits or self._connecting.waits
+        if self._messages and not coming and not paced and self._open_for_business():
             # Nobody is going to carry them: the source is held.
             self._return([])
         if not self._messages or self._stopping:
@@ -176,15 +191,30 @@ class ReadyQueue:
         if not self._sessions and (not self._messages or self._stopping):
             if not self._retired:
                 self._context.health.end_try(self.source.name, self.plan.lane)
+            self._pacer.stop()
+            self._connecting.stop()
             self._dispatcher.emptied(self)
+
+    def _may_take(self) -> bool:
+        """Whether a session would find something to do."""
+        return bool(self._messages) and not self._pacer.waits and self._open_for_business()
+
+    def _may_connect(self) -> bool:
+        """Whether C{max_connection_rate} allows one more connection, which is counted then."""
+        rates = self._connection_rates
+        return not rates or self._connecting.take(rates, 1) == 1
+
+    def _may_connect_again(self) -> None:
+        while self._dialling and self._may_connect():
+            self._dialling.pop(0).callback(None)
+        self.kick()
 
     def _open_for_business(self) -> bool:
         return self._dispatcher.may_send() and not self._stopping
 
     def _ask_for_place(self, trial: bool = False) -> None:
         """A connection needs its place among those that the whole node may have."""
-        limits = {f"connections {self.lane}": self.path.connection_limit}
-        asking: Deferred[IPermit] = self._context.limits.permit(limits, self._contested)
+        asking: Deferred[IPermit] = self._context.limits.permit(self._limits, self._contested)
         self._asked[asking] = trial
         asking.addCallbacks(
             self._open_session, self._not_permitted, callbackArgs=(asking,), errbackArgs=(asking,)
@@ -253,7 +283,9 @@ class ReadyQueue:
             for it now; such ones are given back.
         """
         limit_changed = path.connection_limit != self.path.connection_limit
-        self.path = path
+        self._go_by(path)
+        self._pacer.reconsider()
+        self._connecting.reconsider()
         waiting = self._messages.clear()
         self._messages.add(message for message in waiting if not moved(message))
         self._dispatcher.take_back([message for message in waiting if moved(message)])
@@ -279,6 +311,10 @@ class ReadyQueue:
         if not self._messages or not self._open_for_business():
             return []
         batch = self._fresh()
+        if self._message_rates and batch:
+            allowed = self._pacer.take(self._message_rates, len(batch))
+            self._messages.put_back(batch[allowed:])
+            del batch[allowed:]
         if self.wanted:
             self._refill()
         return batch
@@ -296,6 +332,8 @@ class ReadyQueue:
 
     def put_back(self, messages: list[QueuedMessage]) -> None:
         """Take messages back that a lost connection could not carry, ahead of the others."""
+        if self._message_rates:
+            self._pacer.give_back(len(messages))
         if self._retired:
             self._dispatcher.take_back(messages)
         else:
@@ -313,6 +351,14 @@ class ReadyQueue:
         """Forget a session that stopped waiting by itself."""
         if session in self._idle:
             self._idle.remove(session)
+
+    def next_connection(self) -> Deferred[None] | None:
+        """Ask for a further connection of a session; see L{IReadyQueue}."""
+        if self._may_connect():
+            return None
+        waiting: Deferred[None] = Deferred(self._dialling.remove)
+        self._dialling.append(waiting)
+        return waiting
 
     def connected(self) -> None:
         """A session reached a host."""
@@ -380,6 +426,8 @@ class ReadyQueue:
         """Start nothing more; sessions end after the transaction that they are in, if any."""
         self._stopping = True
         self._ask_no_more()
+        self._pacer.stop()
+        self._connecting.stop()
         for session in list(self._sessions):
             session.stop()
 

@@ -31,6 +31,7 @@ from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
 from kumotwist.queue.planning import Plans
+from kumotwist.queue.rates import Selection
 from kumotwist.queue.readiness import ReadyQueues
 from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
@@ -46,8 +47,6 @@ __all__ = ["Scheduler"]
 
 #: Messages of one queue that are looked at before it is another one's turn.
 QUANTUM = 20
-#: Messages that are given new due times in one turn of the reactor.
-RESCHEDULED = 1000
 #: Messages that can travel together at most.
 TOGETHER = 100
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
@@ -101,12 +100,14 @@ class Scheduler:
     def use(self, context: SessionContext) -> None:
         """Name what sessions work with; before the first message."""
         self._context = context
+        self._selection = Selection(self._reactor, context.limits, self._paths, self._may_be_chosen)
         self._choice = SourceChoice(
             self._reactor.seconds,
             self._sources,
             self._rotations,
             context.health,
             self._ready.is_full,
+            self._selection,
         )
 
     @property
@@ -141,6 +142,7 @@ class Scheduler:
         """
         self._stopped = True
         self._waiting.stop()
+        self._selection.stop()
         self._parking.stop()
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
@@ -178,6 +180,7 @@ class Scheduler:
         """
         self._plans.forget()
         self._choices.forget_bars()
+        self._selection.reconsider()
         self._ready.retire(change.gone)
         for ready in self._ready:
             path = self._paths.resolve(ready.plan.domain, ready.plan.site, ready.source.name)
@@ -191,19 +194,7 @@ class Scheduler:
                 self._lines.leave(queue)
                 self._waiting.settle(queue)
         if change.reschedules:
-            self._reschedule(self._waiting.clear(), change)
-
-    def _reschedule(self, messages: list[QueuedMessage], change: Change) -> None:
-        """Give messages that wait the due times of another schedule, some in each turn."""
-        if self._stopped:
-            return
-        now = self._reactor.seconds()
-        for _ in range(min(len(messages), RESCHEDULED)):
-            message = messages.pop()
-            message.due = change.due(message, now)
-            self._waiting.push(message)
-        if messages:
-            self._reactor.callLater(0, self._reschedule, messages, change)
+            self._waiting.reschedule(change.due)
 
     # -- messages come in -------------------------------------------------------------------------
 
@@ -388,7 +379,7 @@ class Scheduler:
         """
         pool, health = settings.egress_pool, self._node.health
         while messages:
-            name = self._choices.pick(pool, plan.lane, preference(messages[0]))
+            name = self._choices.pick(pool, plan, preference(messages[0]))
             if name is None:
                 return self._no_source(messages, plan, pool)
             ready = self._ready.of(name, plan, pool)
@@ -415,7 +406,7 @@ class Scheduler:
         fates, now = self._node.fates, self._reactor.seconds()
         obstacle = self._choices.obstacle(pool, plan.lane)
         hindrance, reply = obstacle.hindrance, obstacle.reply
-        if hindrance is Hindrance.FULL:
+        if hindrance in {Hindrance.FULL, Hindrance.UNSELECTED}:
             queue = self._waiting.of(messages[0].queue, plan.tls)
             self._lines.stand(queue, (pool, plan.lane))
             self._ready.want_room(self._choices.sources(pool), plan.lane)
@@ -452,9 +443,12 @@ class Scheduler:
 
     def has_room(self, ready: ReadyQueue) -> None:
         """A ready queue has room again: call those who stand in line for it, each in its turn."""
-        pools = self._choices.pools_of(ready.source.name)
-        if not self._stopped and self._lines.call(pools, ready.plan.lane):
-            self._reactor.callLater(0, self.has_room, ready)
+        self._may_be_chosen(ready.source.name, ready.plan.lane)
+
+    def _may_be_chosen(self, source: str, lane: str) -> None:
+        pools = self._choices.pools_of(source)
+        if not self._stopped and self._lines.call(pools, lane):
+            self._reactor.callLater(0, self._may_be_chosen, source, lane)
 
     def take_back(self, messages: list[QueuedMessage]) -> None:
         """Messages that a source could not carry look for another one."""

@@ -50,6 +50,7 @@ class DeliverySession:
         self._walk = TargetWalk(ready.plan, ready.source, ready.path, context.resolver)
         self._reconnection = Reconnection(ready.path, self._walk)
         self._cut_off = False
+        self._has_dialled = False
         self._dialler = Dialler(context, ready, self.id)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
@@ -140,6 +141,7 @@ class DeliverySession:
                 self._walk.failed(verdict)
                 continue
             while demand is not None:
+                await self._turn_to_connect()
                 self._trace(batch, "connecting", target=str(target))
                 call = await self._dialler.dial(target, demand)
                 self._facts, demand = call.facts, call.again
@@ -171,6 +173,13 @@ class DeliverySession:
         else:
             self._ready.unreachable(batch, self._walk.summary())
         return None
+
+    async def _turn_to_connect(self) -> None:
+        """The ready queue has counted the first connection; further ones ask."""
+        turn = self._ready.next_connection() if self._has_dialled else None
+        self._has_dialled = True
+        if turn is not None:
+            await turn
 
     def _source_failed(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
         """The way out is broken; whether it is held for that, its health has decided."""

@@ -25,6 +25,8 @@ __all__ = ["ScheduledQueue", "State", "Waiting"]
 
 #: Queues that are served in one turn of the reactor.
 TURN = 50
+#: Messages that are given new due times in one turn of the reactor.
+RESCHEDULED = 1000
 #: The timer is never set further ahead than this, so that a jump of the clock is noticed.
 LONGEST_SLEEP = 60.0
 
@@ -190,15 +192,31 @@ class Waiting:
             self.settle(queue)
         return taken
 
-    def clear(self) -> list[QueuedMessage]:
-        """Take everything out."""
+    def reschedule(self, due: Callable[[QueuedMessage, float], float]) -> None:
+        """Give all messages that wait other due times, some in each turn of the reactor.
+
+        @param due: says when a message is due, told that and the time.
+        """
         messages = []
         for queue in list(self._queues.values()):
             messages += [entry[2] for entry in queue.messages]
             queue.messages = []
             self.settle(queue)
         self._messages = 0
-        return messages
+        self._reschedule(messages, due)
+
+    def _reschedule(
+        self, messages: list[QueuedMessage], due: Callable[[QueuedMessage, float], float]
+    ) -> None:
+        if self._stopped:
+            return
+        now = self._clock.seconds()
+        for _ in range(min(len(messages), RESCHEDULED)):
+            message = messages.pop()
+            message.due = due(message, now)
+            self.push(message)
+        if messages:
+            self._clock.callLater(0, self._reschedule, messages, due)
 
     # -- moments ----------------------------------------------------------------------------------
 
