@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -44,6 +44,7 @@ class WaivedTLSTests(SynchronousTestCase):
         ):
             self.assertEqual(waives_tls(header + b"\r\nbody\r\n"), expected, header)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_any_octets(self, octets: bytes) -> None:
         """Whatever a message is, the question has an answer."""

@@ -128,6 +128,13 @@ class ReportTests(SynchronousTestCase):
             ],
         )
 
+    def test_host_without_a_name(self) -> None:
+        """A host that a route names by its address is named once, as an address."""
+        notice = attrs.evolve(FAILURE, remote_name="192.0.2.25")
+        _, parsed = report(failure=notice)
+        self.assertEqual(status(parsed)[1]["Remote-MTA"], "dns; [192.0.2.25]")
+        self.assertIn("answer, from [192.0.2.25]:", parts(parsed)[0].get_content())
+
     def test_original_whole(self) -> None:
         """A small message comes back as it was."""
         returned = parts(report()[1])[2].get_content()

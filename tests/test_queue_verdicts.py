@@ -339,6 +339,15 @@ class RuleTests(SynchronousTestCase):
             if verdict.scope is Scope.SOURCE:
                 self.assertFalse(verdict.permanent or verdict.charge, name)
 
+    def test_our_own_words(self) -> None:
+        """What we refuse without asking is never taken for the destination's answer."""
+        reply = Reply.of(554, "5.6.3", "it lacks 8BITMIME")._replace(command="MAIL FROM:<>")
+        local = judge_result(RecipientResult(reply, Phase.MAIL, local=True))
+        self.assertEqual(local.reply.content, f"{INTERNAL}it lacks 8BITMIME")
+        self.assertEqual(local.reply._replace(lines=reply.lines), reply)
+        self.assertTrue(local.permanent)
+        self.assertIs(judge_result(RecipientResult(reply, Phase.MAIL)).reply, reply)
+
     def test_unknown_is_temporary(self) -> None:
         """An exception that nobody has thought of never bounces a message."""
         for failure in (KeyError("x"), OSError(), ValueError("5xx"), MemoryError(), Exception()):

@@ -264,7 +264,7 @@ def _status_part(message: QueuedMessage, notice: Notice, host: str, now: float) 
         f"Action: {notice.action}",
         f"Status: {notice.reported_status()}",
     ]
-    remote = notice.remote_name or (notice.remote_address and f"[{notice.remote_address}]")
+    remote = _remote_name(notice) or (notice.remote_address and f"[{notice.remote_address}]")
     if remote:
         lines.append(f"Remote-MTA: dns; {_token(remote)}")
     if notice.reply is not None:
@@ -340,7 +340,12 @@ def _diagnostic(reply: Reply) -> list[str]:
 
 def _remote_words(notice: Notice) -> str:
     address = notice.remote_address and f"[{_token(notice.remote_address)}]"
-    return " ".join(part for part in (one_line(notice.remote_name, 255), address) if part)
+    return " ".join(part for part in (one_line(_remote_name(notice), 255), address) if part)
+
+
+def _remote_name(notice: Notice) -> str:
+    """The host's name; empty for one that has only an address."""
+    return "" if notice.remote_name == notice.remote_address else notice.remote_name
 
 
 def _indented(text: str) -> str:

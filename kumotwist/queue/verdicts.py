@@ -217,6 +217,11 @@ def judge_result(
     @param progress: whether other recipients of the same transaction got the message.
     """
     reply = result.reply
+    if result.local and not reply.content.startswith(INTERNAL):
+        # Nobody shall take our words for the destination's.
+        reply = internal_reply(
+            reply.code, str(reply.enhanced_code or "5.0.0"), reply.content, reply.command
+        )
     if progress and _too_many_recipients(result):
         # The rest of them are due at once, in a transaction of their own (RFC 5321, 4.5.3.1.10).
         return Verdict(Scope.HOST, reply, charge=False, blame="nobody")
