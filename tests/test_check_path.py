@@ -160,8 +160,13 @@ class SOCKS5Tests(CheckCase):
         )
         self.assertEqual(
             self.finding(report, "bind").text,
-            "the proxy refused to bind 10.0.0.1 (REP 07, command not supported)",
+            "the proxy refused to bind 10.0.0.1 (REP 07, command not supported); an ordinary SOCKS5 "
+            "proxy chooses the address itself: leave socks5_proxy_source_address out, or use "
+            "KumoProxy",
         )
+        self.put(*PROXY, *dialogue(Send(reply(2))))
+        found = self.finding(self.check(self.source, mx=MX), "bind")
+        self.assertNotIn("ordinary", found.text)
 
     def test_bind_elsewhere(self) -> None:
         """A proxy that binds another address, and calls it a success, fails."""

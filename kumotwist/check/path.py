@@ -23,9 +23,15 @@ from kumotwist.endpoints.errors import (
 from kumotwist.settings.types import IPAddress
 from kumotwist.smtp.client import SessionLost, SessionTimeout, SMTPSessionError
 from kumotwist.wire.smtp.replies import one_line
+from kumotwist.wire.socks5.format import Rep
 
 __all__ = ["echo_findings", "mx_finding", "path_findings", "reported_address", "untried"]
 
+#: What is to be done about a proxy that is none of ours.
+_ORDINARY = (
+    "an ordinary SOCKS5 proxy chooses the address itself: leave socks5_proxy_source_address out, "
+    "or use KumoProxy"
+)
 _STEPS = ("proxy", "login", "bind", "destination")
 _OF_PHASE = {"connect": "proxy", "tls": "proxy", "login": "login", "bind": "bind"}
 _NOT_TRIED = "not tried: the way out ends before this"
@@ -80,11 +86,19 @@ def path_findings(way: Way, probe: Probe) -> Iterator[Finding]:
             words = _words(probe.error)
             if isinstance(probe.error, ConnectBindError):
                 words = f"{way.address} cannot be used here: {words}"
+            elif isinstance(probe.error, ProxyBindError) and _is_ordinary(probe.error):
+                words = f"{words}; {_ORDINARY}"
             yield Finding(check, Status.FAILURE, words)
         elif number > passed:
             yield untried(check, _NOT_TRIED)
         else:
             yield answer(way, probe)
+
+
+def _is_ordinary(error: ProxyBindError) -> bool:
+    """Whether a proxy answers BIND as one does that knows RFC 1928 and nothing more: it does not
+    have the command, or it listens somewhere for a connection from outside."""
+    return error.rep == Rep.COMMAND_NOT_SUPPORTED or (error.rep is None and error.phase == "bind")
 
 
 def _concerns(check: str, way: Way, probe: Probe, stuck: str) -> bool:

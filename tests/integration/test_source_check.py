@@ -115,11 +115,16 @@ class ProxyTests(CheckTestCase):
         self.assertIn("instead of 127.0.0.55", texts["bind"])
 
     async def test_dante_without_address(self) -> None:
-        """Without an address to ask for, Dante is as good as any."""
+        """Without an address to ask for, Dante is as good as any; that it asks for no login, though
+        one is configured, is told."""
         _, port = await parts.start_dante(self)
-        status, words, texts = await self.check_one(f"socks5_proxy_server = 127.0.0.1:{port}")
+        status, words, texts = await self.check_one(
+            f"socks5_proxy_server = 127.0.0.1:{port}\n"
+            "socks5_proxy_username = alice\nsocks5_proxy_password = wonderland"
+        )
         self.assertEqual(status, 0, texts)
         self.assertEqual((words["mx"], words["echo"]), ("ok", "ok"))
+        self.assertEqual(words["login"], "warning", texts)
 
     async def test_microsocks(self) -> None:
         """microsocks does not know BIND."""
@@ -128,6 +133,7 @@ class ProxyTests(CheckTestCase):
         status, words, texts = await self.check_one(way)
         self.assertEqual((status, words["proxy"], words["bind"]), (1, "ok", "failure"))
         self.assertIn("REP 07, command not supported", texts["bind"])
+        self.assertIn("leave socks5_proxy_source_address out", texts["bind"])
 
     async def test_haproxy(self) -> None:
         """HAProxy tells nothing; the echo peer sees the address."""

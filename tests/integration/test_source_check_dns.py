@@ -37,7 +37,7 @@ class UnboundTests(CheckTestCase):
         _, port = await parts.start_unbound(self, [*NAMES, *LISTS, *zones])
         echo = start_sink(self)
         echo.always("EHLO", f"250 echo.example greets [{SEEN}]")
-        config = "[dns]\nnameservers = 127.0.0.1:<dns>\ntimeout = 2s\n" + SOURCE.format(way="")
+        config = "[dns]\nnameservers = 127.0.0.1:<dns>\ntimeout = 3s\n" + SOURCE.format(way="")
         lists = [word for zone in ZONES for word in ("--blocklist", zone)]
         status, output = await self.check(
             self.write(config, dns=port),

@@ -68,8 +68,12 @@ class ProgramTests(TestCase):
     async def test_page_while_draining(self) -> None:
         """The health page says 503 until the last client is gone."""
         port, http = free_port(), free_port()
-        arguments = ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http}"]
-        proxy = await start_plugin(self, "kumoproxy", arguments, port)
+        path = Path(self.mktemp()).absolute()
+        path.write_text(
+            f"[proxy:main]\nlisten = 127.0.0.1:{port}\ndrain_timeout = 100s\n"
+            f"[http]\nlisten = 127.0.0.1:{http}\n"
+        )
+        proxy = await start_plugin(self, "kumoproxy", ["-c", str(path)], port)
         self.assertEqual((await deferToThread(ask, http))[0], 200)
         client = self.connect(port)
         self.assertTrue(await deferToThread(greeted, client))
