@@ -26,6 +26,13 @@ FACTS: dict[str, Any] = {
 class ReceivedTests(SynchronousTestCase):
     """RFC 5321, 4.4, with everything a client says kept in its place."""
 
+    def test_smtputf8(self) -> None:
+        """A message with SMTPUTF8 came with UTF8SMTP, and its S and A (RFC 6531, 3.7.3)."""
+        for protocol in ("ESMTP", "ESMTPS", "ESMTPSA"):
+            line = received_header(**{**FACTS, "protocol": protocol, "smtputf8": True})
+            self.assertIn(f" UTF8{protocol[1:]} ".encode(), line.replace(b"\r\n", b""))
+        self.assertIn(b" HTTP ", received_header(**{**FACTS, "protocol": "HTTP", "smtputf8": True}))
+
     def test_plain(self) -> None:
         """The line names client, host, protocol, id, recipient and date, folded."""
         self.assertEqual(

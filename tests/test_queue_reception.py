@@ -216,6 +216,13 @@ class ReceiveTests(ReceptionCase):
         self.assertEqual(record["tls_protocol_version"], "TLSv1.3")
         self.assertEqual(record["reception_protocol"], "ESMTPS")
 
+    def test_smtputf8(self) -> None:
+        """The trace line says whether SMTPUTF8 was said (RFC 6531, 3.7.3)."""
+        sent = transaction("c@b.example")
+        sent.parameters["SMTPUTF8"] = None
+        self.successResultOf(self.reception.receive(SESSION, sent))
+        self.assertIn(b" UTF8SMTP ", next(iter(self.spool.bodies.values())))
+
     def test_wishes(self) -> None:
         """What the sender wants to be told is kept, for each recipient its own (RFC 3461)."""
         with_wishes = transaction(RET="hdrs", ENVID="a+2Bb")

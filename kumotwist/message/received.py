@@ -29,6 +29,7 @@ def received_header(
     tls_version: str | None = None,
     tls_cipher: str | None = None,
     tls_subject: str | None = None,
+    smtputf8: bool = False,
 ) -> bytes:
     """Build the C{Received:} field of a message that was just accepted, in KumoMTA's shape.
 
@@ -46,6 +47,8 @@ def received_header(
     @param tls_version: such as C{TLSv1.3}, if the session is encrypted.
     @param tls_cipher: the cipher suite's name.
     @param tls_subject: whom the client's certificate, which was verified, is for.
+    @param smtputf8: whether the client said SMTPUTF8: C{ESMTP} is C{UTF8SMTP} then (RFC 6531,
+        3.7.3).
     @return: the field with its final CRLF, folded at 78 characters where that is possible.
     """
     literal = _address_literal(peer)
@@ -53,6 +56,8 @@ def received_header(
     if literal:
         words.append(f"({literal})")
     words += ["by", _clean(_NOT_DOMAIN, hostname) or "unknown", "(kumotwist)"]
+    if smtputf8 and protocol.startswith("ESMTP"):
+        protocol = "UTF8" + protocol[1:]
     words += ["with", _clean(_NOT_ATOM, protocol)]
     if tls_version:
         words.append(f"({_clean(_NOT_ATOM, tls_version)}:{_clean(_NOT_ATOM, tls_cipher or '')})")

@@ -215,6 +215,7 @@ class Reception:
             tls_version=session.tls.protocol_version if session.tls else None,
             tls_cipher=session.tls.cipher if session.tls else None,
             tls_subject=session.tls.peer_subject if session.tls else None,
+            smtputf8=bool(messages[0].meta.get("smtputf8")),
         )
         return header + body
 

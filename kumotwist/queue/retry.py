@@ -1,4 +1,4 @@
-"""When a message is tried again, and when it is given up (KumoMTA's schedule)."""
+"""When a message is tried again, and when it is given up (RFC 5321, 4.5.4.1)."""
 
 from __future__ import annotations
 

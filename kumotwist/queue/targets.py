@@ -1,4 +1,4 @@
-"""The walk through a plan: which address of which host a session tries next."""
+"""The walk through a plan: which address of which host a session tries next (RFC 5321, 5)."""
 
 from __future__ import annotations
 

@@ -204,7 +204,8 @@ def _judge_refused(failure: SMTPSessionError, reply: Reply, reused: bool) -> Ver
         # It is the operator who has to do something; no message is to blame.
         return Verdict(Scope.HOST, reply, blame="nobody")
     charge = not (reused and failure.phase in {"idle", "rset", "mail"})
-    # RFC 5321, 3.1: 554 at the greeting is this host's word on this connection, not on the mail.
+    # RFC 5321, 3.1: 554 at the greeting is this host's word on this connection, not on the mail;
+    # so is 521, "no mail here" (RFC 7504, 2): others may be better informed.
     return Verdict(Scope.HOST, reply, charge=charge)
 
 

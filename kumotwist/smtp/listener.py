@@ -32,7 +32,7 @@ __all__ = ["ESMTPListenerFactory"]
 
 @implementer(IProtocolFactory)
 class ESMTPListenerFactory:
-    """Makes the sessions of one listener.
+    """Makes the sessions of one listener, which may begin with TLS (RFC 8314, 3.3).
 
     @param reactor: tells the time.
     @param settings: the listener's section.

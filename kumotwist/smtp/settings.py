@@ -223,6 +223,8 @@ LIVE_KEYS = (frozenset(declared(ClientSettings)) | {"max_connections"}) - {"requ
 class ListenerSettings(ClientSettings):
     """An ESMTP listener.
 
+    One with C{require_auth} serves submission (RFC 6409, 4.3).
+
     @ivar name: the section's name.
     @ivar dsn: whether reports are made, and so offered (RFC 3461).
     @ivar peers: what holds for some clients instead, the largest networks first.

@@ -1,4 +1,4 @@
-"""What a server says of its own accord (RFC 5321, 4.2 and 4.3.2; RFC 3463)."""
+"""What a server says of its own accord (RFC 5321, 4.2 and 4.3.2; RFC 3463; RFC 5248)."""
 
 from __future__ import annotations
 
