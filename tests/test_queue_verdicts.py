@@ -215,6 +215,9 @@ CASES: dict[str, Case] = {
     "requiretls-no-tls": session(
         SessionUnfitError, "starttls", reply=Reply.of(550, "5.7.10", "no STARTTLS")
     ),
+    "requiretls-certificate": session(
+        SessionUnfitError, "starttls", reply=Reply.of(550, "5.7.10", "the certificate has expired")
+    ),
     "requiretls-missing": session(
         SessionUnfitError, "starttls", reply=Reply.of(550, "5.7.30", "no REQUIRETLS")
     ),

@@ -226,7 +226,13 @@ class Dialler:
             options = client_tls_options(
                 target.host.name, verify=demand.verify, dane=demand.dane, slot=kept
             )
-            await client.start_tls(options)
+            try:
+                await client.start_tls(options)
+            except SessionTLSError as failure:
+                if demand.requiretls and options.fault:
+                    text = f"{target} cannot prove who it is (REQUIRETLS): {options.fault}"
+                    raise _unfit(text, "5.7.10") from failure
+                raise
             if demand.requiretls and not client.capabilities.has("REQUIRETLS"):
                 raise _unfit(f"{target} does not offer REQUIRETLS", "5.7.30")
         elif demand.requiretls:

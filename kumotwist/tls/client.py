@@ -178,6 +178,7 @@ class HostTLS:
         slot: SessionSlot | None = None,
     ) -> None:
         self._slot = slot
+        self._check: PeerCheck | None = None
         name = host_name.removesuffix(".")
         self._sni: bytes | None = None
         self._expected: ServiceID
@@ -204,6 +205,7 @@ class HostTLS:
             check = _HostCheck(self._expected, self._name, self._verify, earlier)
         else:
             check = _DANECheck(self._dane, self._verify)
+        self._check = check
         connection = CheckedConnection(self._context, check)
         if earlier is not None:
             connection.set_session(earlier.session)
@@ -211,6 +213,11 @@ class HostTLS:
         if self._sni is not None:
             connection.set_tlsext_host_name(self._sni)
         return connection
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the certificate that was shown last; empty if nothing is known."""
+        return self._check.error if self._check is not None else ""
 
     def ended(self, connection: CheckedConnection) -> None:
         """A connection whose handshake went well is over: the next one may go on with it."""

@@ -68,14 +68,15 @@ class RequireTLSTests(TestCase):
             await kumo.stop()
 
     async def test_certificate_is_not_good(self) -> None:
-        """A host that cannot prove who it is does not get it; it may be able to later."""
+        """A host that cannot prove who it is does not get it: 5.7.10."""
         sink = start_sink(self, tls=certificate_for("127.0.0.1")[0])
         sink.extensions.append("REQUIRETLS")
         kumo = await self.start(sink, tls="OpportunisticInsecure")
         await deferToThread(submit, kumo.port, ("REQUIRETLS",))
-        [record, *_] = await kumo.wait_for_records(type="TransientFailure")
+        [record] = await kumo.wait_for_records(type="Bounce", sender="sender@example.org")
         self.assertIn("not trusted", record["response"]["content"])
-        self.assertEqual(sink.mails, [])
+        self.assertEqual(record["response"]["enhanced_code"]["detail"], 10)
+        self.assertEqual([mail for mail in sink.mails if mail.sender], [])
 
     async def test_waived(self) -> None:
         """With C{TLS-Required: No} a certificate that nobody vouches for does not matter."""
