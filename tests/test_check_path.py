@@ -160,9 +160,9 @@ class SOCKS5Tests(CheckCase):
         )
         self.assertEqual(
             self.finding(report, "bind").text,
-            "the proxy refused to bind 10.0.0.1 (REP 07, command not supported); an ordinary SOCKS5 "
-            "proxy chooses the address itself: leave socks5_proxy_source_address out, or use "
-            "KumoProxy",
+            "the proxy refused to bind 10.0.0.1 (REP 07, command not supported); an ordinary "
+            "SOCKS5 proxy chooses the address itself: leave socks5_proxy_source_address out, or "
+            "use KumoProxy",
         )
         self.put(*PROXY, *dialogue(Send(reply(2))))
         found = self.finding(self.check(self.source, mx=MX), "bind")
