@@ -193,6 +193,9 @@ class IResolver(Interface):
         """Fires with the L{kumotwist.dns.TLSARecords} of a host, or L{None} if DANE does not apply
         to it. Fails with L{kumotwist.dns.DNSError}: then the host must not be used."""
 
+    def lookup_text(name: str) -> Deferred[Any]:
+        """Fires with a tuple of the TXT records of a name, as octets; empty if it has none."""
+
     def lookup_pointer(address: IPAddress) -> Deferred[Any]:
         """Fires with a tuple of the names of an address (PTR), as text; empty if it has none."""
 

@@ -19,7 +19,7 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.naming import Naming
-from kumotwist.queue.plan import Planner
+from kumotwist.queue.plan import FindPolicy, Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
@@ -83,6 +83,7 @@ class World:
         domain_paths: Mapping[str, dict[str, Any]] | None = None,
         spool: MemorySpool | None = None,
         insecure: Collection[str] = ("",),
+        find_policy: FindPolicy | None = None,
         limits: LimitTable | None = None,
         network: Any = None,
         pools: Mapping[str, Sequence[tuple[str, int]]] | None = None,
@@ -121,7 +122,7 @@ class World:
         self.rotations = Rotations(pools)
         self.scheduler = Scheduler(
             self.network,
-            Planner(resolver, paths),
+            Planner(resolver, paths, find_policy=find_policy),
             queues,
             paths,
             self.sources,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.queue.settings import SmartHost
+from kumotwist.tls.sts import Finding, STSPolicy
 from tests.queue_world import World
 from tests.test_queue_delivery import scripted
 
@@ -91,6 +93,87 @@ class DANETests(SynchronousTestCase):
             world.sink("192.0.2.1")
             world.inject("c@anywhere.example")
             self.assertEqual(world.kinds(), [kind])
+
+
+ENFORCE = STSPolicy("b.example", "enforce", ("mx.b.example",), 86400)
+PARTLY = STSPolicy("plain.example", "enforce", ("mx.other.example",), 86400)
+
+
+class STSTests(SynchronousTestCase):
+    """MTA-STS; the sink offers no STARTTLS."""
+
+    def world(self, **path: object) -> World:
+        """Two domains with one host, of which the first has a policy that lists it and the second
+        one that does not."""
+        policies = {"b.example": ENFORCE, "plain.example": PARTLY}
+        world = World(
+            {**HOSTS, "free.example": ["MX 10 mx.b.example"]},
+            path={"enable_tls": "Opportunistic", **path},
+            find_policy=lambda domain, site, pool: succeed(Finding(policies.get(domain))),
+        )
+        world.sink("192.0.2.1")
+        return world
+
+    def test_enforced(self) -> None:
+        """A policy holds for the mail of its domain, and for nobody else's with the same hosts."""
+        world = self.world()
+        for domain, kind, words in (
+            ("free.example", "Delivery", ""),
+            (
+                "b.example",
+                "TransientFailure",
+                "STARTTLS (MTA-STS enforce of b.example",
+            ),
+            ("plain.example", "TransientFailure", "policy of plain.example does not list it"),
+            ("free.example", "Delivery", ""),
+        ):
+            world.inject(f"c@{domain}")
+            record = world.records()[-1]
+            self.assertEqual(record["type"], kind)
+            self.assertIn(words, record["response"]["content"])
+        self.assertEqual({each["site"] for each in world.records()}, {"mx.b.example"})
+        self.assertEqual(len(world.network.connections), 2)
+
+    def test_switched_off(self) -> None:
+        """Without enable_mta_sts nothing is demanded."""
+        world = self.world(enable_mta_sts=False)
+        world.inject("c@plain.example")
+        self.assertEqual(world.kinds(), ["Delivery"])
+
+    def test_late_policy(self) -> None:
+        """While a policy is looked for only the mail of its domain waits."""
+        late: Deferred[Finding] = Deferred()
+        world = World(
+            HOSTS,
+            find_policy=lambda domain, site, pool: (
+                late if domain == "b.example" else succeed(Finding())
+            ),
+        )
+        world.sink("192.0.2.1")
+        world.inject("c@b.example")
+        world.inject("c@plain.example")
+        self.assertEqual([each["queue"] for each in world.records()], ["plain.example"])
+        late.callback(Finding())
+        world.network.settle()
+        self.assertEqual(
+            [each["queue"] for each in world.records()], ["plain.example", "b.example"]
+        )
+
+    def test_not_asked(self) -> None:
+        """Nobody asks for the policy of a route, an address literal, or a domain without hosts."""
+
+        def find_policy(domain: str, site: str, pool: str) -> Deferred[Finding]:
+            raise AssertionError(domain)
+
+        for recipient, queue in (
+            ("c@b.example", {"route": (SmartHost("192.0.2.1", None),)}),
+            ("c@[192.0.2.1]", {}),
+            ("c@nowhere.example", {}),
+        ):
+            world = World(HOSTS, queue=queue, find_policy=find_policy)
+            world.sink("192.0.2.1")
+            world.inject(recipient, sender="")
+            self.assertEqual(len(world.records()), 1)
 
 
 class BrokenTests(SynchronousTestCase):

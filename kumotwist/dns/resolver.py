@@ -190,6 +190,24 @@ class Resolver:
             return succeed(None)
         return Deferred.fromCoroutine(find_tlsa(self._asker, key, port))
 
+    def lookup_text(self, name: str) -> Deferred[tuple[bytes, ...]]:
+        """Find the TXT records of a name (RFC 1035, 3.3.14).
+
+        @param name: in A-labels. Below a name of C{[dns] hosts} nothing is looked up.
+        @return: fires with the records, the strings of each joined; empty if there are none. Fails
+            with L{DNSError}.
+        """
+        key = name.lower().removesuffix(".")
+        if key.partition(".")[2] in self._hosts:
+            return succeed(())
+        try:
+            question = host_question(key, dns.rdatatype.TXT)
+        except DNSError as error:
+            return fail(error)
+        return self._asker.ask(question).addCallback(
+            lambda answer: tuple(b"".join(record.strings) for record in answer.values)
+        )
+
     # -- what others see of an address -------------------------------------------------------
 
     def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:

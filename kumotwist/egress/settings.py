@@ -128,6 +128,17 @@ class PathSettings(Timeouts):
         "the certificate, always and verified, always, or never.",
         default="Opportunistic",
     )
+    enable_mta_sts: bool = setting(
+        BOOLEAN,
+        "Whether domains that were looked up are asked for their MTA-STS policies (RFC 8461).",
+        default=True,
+    )
+    mta_sts_fetch: str = setting(
+        choice("Source", "Direct"),
+        "How a policy is fetched: from a source of the pool that the mail leaves by, or directly "
+        "from this machine.",
+        default="Source",
+    )
     enable_dane: bool = setting(
         BOOLEAN,
         "Whether a host's certificate is checked against its TLSA records (DANE, RFC 7672), where "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 from twisted.internet.defer import Deferred, succeed
@@ -12,8 +12,20 @@ from kumotwist.egress.settings import PathTable
 from kumotwist.interfaces import IResolver
 from kumotwist.queue.settings import QueueSettings
 from kumotwist.tls.policy import TLSWish
+from kumotwist.tls.sts import Finding, STSPolicy
 
-__all__ = ["Host", "MailLoopError", "NullMXError", "Plan", "Planner", "domain_of_queue"]
+__all__ = [
+    "FindPolicy",
+    "Host",
+    "MailLoopError",
+    "NullMXError",
+    "Plan",
+    "Planner",
+    "domain_of_queue",
+]
+
+#: Domain, site and pool to what is known of the domain's policy; never fails.
+FindPolicy = Callable[[str, str, str], Deferred[Finding]]
 
 
 @attrs.define(frozen=True)
@@ -42,6 +54,8 @@ class Plan:
         apply: a route is the operator's word.
     @ivar lmtp: whether LMTP is spoken with them (RFC 2033). Its sites have names of their own.
     @ivar tls: what the senders of this lane's messages want of TLS.
+    @ivar sts: the domain's MTA-STS policy; L{None} if it has none, or nobody asked.
+    @ivar sts_problem: why its policy could not be had, in the words of TLS reports.
     @ivar secure: whether DNSSEC vouches for these being the domain's hosts, and that is of use.
     """
 
@@ -53,6 +67,18 @@ class Plan:
     lmtp: bool = False
     tls: TLSWish = TLSWish.NOTHING
     secure: bool = False
+    sts: STSPolicy | None = None
+    sts_problem: str = ""
+
+    def under(self, finding: Finding) -> Plan:
+        """The same under the domain's MTA-STS policy, in a lane of those that demand the same."""
+        policy = finding.policy
+        lane = self.lane
+        if policy is not None and policy.mode != "none":
+            lane = f"{lane} under MTA-STS"
+            if policy.mode != "enforce" or not all(policy.allows(host.name) for host in self.hosts):
+                lane = f"{lane} of {self.domain}"
+        return attrs.evolve(self, lane=lane, sts=policy, sts_problem=finding.problem)
 
     def wishing(self, wish: TLSWish) -> Plan:
         """The same for messages whose senders want something of TLS, in a lane of their own."""
@@ -89,14 +115,20 @@ class Planner:
     @param resolver: looks MX hosts up.
     @param paths: says which domains have settings of their own.
     @param ourselves: the names of this node, in lower case.
+    @param find_policy: finds the MTA-STS policy for a domain, its site and a pool.
     """
 
     def __init__(
-        self, resolver: IResolver, paths: PathTable, ourselves: Iterable[str] = ()
+        self,
+        resolver: IResolver,
+        paths: PathTable,
+        ourselves: Iterable[str] = (),
+        find_policy: FindPolicy | None = None,
     ) -> None:
         self._resolver = resolver
         self._paths = paths
         self._ourselves = frozenset(ourselves)
+        self._find_policy = find_policy
 
     def plan(self, queue: str, settings: QueueSettings) -> Deferred[Plan]:
         """Find the hosts for a queue.
@@ -128,7 +160,15 @@ class Planner:
             return attrs.evolve(plan, lane=f"{plan.lane} by DNSSEC", secure=True)
 
         looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
-        return looked_up
+        find_policy = self._find_policy
+        if find_policy is None or lmtp or domain.startswith("["):
+            return looked_up
+
+        def searched(plan: Plan) -> Deferred[Plan]:
+            search = find_policy(domain, plan.site, settings.egress_pool)
+            return search.addCallback(plan.under)
+
+        return looked_up.addCallback(searched)
 
     def _laned(
         self, site: str, domain: str, hosts: tuple[Host, ...], *, looked_up: bool, lmtp: bool

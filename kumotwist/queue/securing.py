@@ -39,6 +39,7 @@ class TLSPolicies:
             target.host.name,
             plan.tls,
             dane=dane,
+            sts=plan.sts if path.enable_mta_sts else None,
             broken=self._broken.remembers(plan.site),
         )
 

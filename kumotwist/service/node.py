@@ -36,6 +36,7 @@ from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.live import LiveSettings, read_again, restart_needed
 from kumotwist.service.metrics import NodeMetrics
+from kumotwist.service.policies import PolicyService
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir
 from kumotwist.smtp.listener import ESMTPListenerFactory
@@ -89,13 +90,15 @@ class Node(MultiService):
 
     def _build_queues(self) -> None:
         configuration, reactor, live = self._configuration, self._reactor, self._live
+        self._policies = PolicyService(reactor, live, self._health, self._state_dir)
+        self._policies.setServiceParent(self)  # type: ignore[no-untyped-call]
         bodies = Bodies(self._spool)
         self._recorder = recorder = Recorder(
             reactor, self._journal, self._trace, node_id(self._state_dir)
         )
         self._scheduler = Scheduler(
             reactor,
-            Planner(live.resolver, live.paths, _own_names(configuration)),
+            Planner(live.resolver, live.paths, _own_names(configuration), self._policies.find),
             live.queues,
             live.paths,
             live.sources,

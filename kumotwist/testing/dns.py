@@ -121,6 +121,10 @@ class FakeResolver:
         """See L{Resolver.lookup_tlsa}."""
         return self._resolver.lookup_tlsa(host, port)
 
+    def lookup_text(self, name: str) -> Deferred[tuple[bytes, ...]]:
+        """See L{Resolver.lookup_text}."""
+        return self._resolver.lookup_text(name)
+
     def lookup_pointer(self, address: IPAddress) -> Deferred[tuple[str, ...]]:
         """See L{Resolver.lookup_pointer}."""
         return self._resolver.lookup_pointer(address)

@@ -11,7 +11,15 @@ from collections.abc import Iterable
 
 import attrs
 
-__all__ = ["MAX_POLICY_SIZE", "STSError", "STSPolicy", "read_policy", "read_record"]
+__all__ = [
+    "MAX_POLICY_SIZE",
+    "MODES",
+    "Finding",
+    "STSError",
+    "STSPolicy",
+    "read_policy",
+    "read_record",
+]
 
 #: Octets of a policy file (RFC 8461, 3.3 suggests 64 KiB).
 MAX_POLICY_SIZE = 65536
@@ -51,6 +59,19 @@ class STSPolicy:
         """
         parent = host.partition(".")[2]
         return host in self.hosts or (bool(parent) and f"*.{parent}" in self.hosts)
+
+
+@attrs.define(frozen=True)
+class Finding:
+    """What is known of a domain.
+
+    @ivar policy: the policy that holds; L{None} if there is none.
+    @ivar problem: why the domain's policy could not be had, in the words of TLS reports; empty
+        if it has none, or if it could.
+    """
+
+    policy: STSPolicy | None = None
+    problem: str = ""
 
 
 def read_record(texts: Iterable[bytes]) -> str | None:
