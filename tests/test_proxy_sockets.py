@@ -16,6 +16,8 @@ from zope.interface.verify import verifyObject
 
 from kumotwist.proxy.accepting import ClientSocket
 from kumotwist.proxy.watching import (
+    BROKEN,
+    ENDED,
     READ,
     WRITE,
     EpollWatcher,
@@ -67,6 +69,7 @@ class EpollWatcherTests(SocketCase):
         self.assertEqual(self.reactor.readers, {self.watcher})
         for one in sockets[:2]:
             self.watcher.watch(one, 0)
+            self.watcher.release(one)
         self.assertEqual(self.reactor.readers, {self.watcher})
         self.watcher.close(sockets[2])
         self.assertEqual(sockets[2].handle.fileno(), -1)
@@ -92,7 +95,7 @@ class EpollWatcherTests(SocketCase):
         _, peer = self.watched("one", READ)
         peer.close()
         self.watcher.doRead()
-        self.assertEqual(self.events, [("one", READ)])
+        self.assertEqual(self.events, [("one", READ | ENDED)])
 
     def test_closed_within_a_batch(self) -> None:
         """A socket that another one's turn closes is not told any more, nor is its successor."""
@@ -110,8 +113,6 @@ class EpollWatcherTests(SocketCase):
         other.send(b"x")
         self.watcher.doRead()
         self.assertEqual(len(successors), 2)
-        self.assertEqual(self.events, [])
-        self.watcher.doRead()
         self.assertEqual(self.events, [("successor", WRITE)] * 2)
 
     def test_defect(self) -> None:
@@ -122,9 +123,65 @@ class EpollWatcherTests(SocketCase):
         _, other = self.watched("sound", READ)
         other.send(b"x")
         self.watcher.doRead()
+        peer.send(b"x")
+        other.send(b"x")
         self.watcher.doRead()
         self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
         self.assertEqual(self.events, [("sound", READ)] * 2)
+
+    def test_told_once(self) -> None:
+        """A socket that was not read to its end is told again when it asks for that."""
+        one, peer = self.watched("one", READ)
+        peer.send(b"x")
+        self.watcher.doRead()
+        self.watcher.doRead()
+        self.assertEqual(self.events, [("one", READ)])
+        self.watcher.again(one)
+        self.watcher.doRead()
+        self.assertEqual(self.events, [("one", READ)] * 2)
+
+    def test_missed(self) -> None:
+        """What happens while nobody wants to know is told when somebody does, once."""
+        for before in (True, False):
+            one, peer = self.watched("one", READ)
+            if before:
+                peer.send(b"x")
+                self.watcher.doRead()
+            self.watcher.watch(one, 0)
+            self.watcher.doRead()
+            if not before:
+                peer.send(b"x")
+            self.watcher.doRead()
+            self.events.clear()
+            self.watcher.again(one)
+            self.watcher.doRead()
+            self.assertEqual(self.events, [])
+            self.watcher.watch(one, READ)
+            self.watcher.doRead()
+            self.watcher.doRead()
+            self.assertEqual(self.events, [("one", READ)])
+
+    def test_writable_again(self) -> None:
+        """Room to write is told as often as it is asked for."""
+        one, _peer = self.watched("one", READ)
+        for _ in range(3):
+            self.watcher.watch(one, READ | WRITE)
+            self.watcher.doRead()
+            self.watcher.watch(one, READ)
+        self.watcher.doRead()
+        self.assertEqual(self.events, [("one", WRITE)] * 3)
+
+    def test_released(self) -> None:
+        """A socket that somebody else takes over is not told any more."""
+        one, peer = self.watched("one", READ)
+        self.watcher.release(one)
+        self.watcher.release(one)
+        peer.send(b"x")
+        self.watcher.doRead()
+        self.assertEqual(self.events, [])
+        self.watcher.watch(one, READ)
+        self.watcher.doRead()
+        self.assertEqual(self.events, [("one", READ)])
 
     def test_choice(self) -> None:
         """It is what a proxy uses where the platform has it."""
@@ -152,7 +209,7 @@ class ReactorWatcherTests(SocketCase):
         descriptor.doRead()
         descriptor.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.reactor.readers, set())
-        self.assertEqual(events, [READ, WRITE, READ | WRITE])
+        self.assertEqual(events, [READ, WRITE | BROKEN, READ | WRITE | BROKEN])
 
 
 class Listening:

@@ -18,7 +18,13 @@ from zope.interface.verify import verifyObject
 from kumotwist.proxy.accepting import ClientSocket
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.splice import SPLICE_AFTER, PipePool, SpliceRelay
-from kumotwist.proxy.watching import WRITE, ReactorWatcher, WatchedSocket
+from kumotwist.proxy.watching import (
+    WRITE,
+    EpollWatcher,
+    ReactorWatcher,
+    WatchedSocket,
+    Watcher,
+)
 from tests.proxy_case import ObedientOutgoing
 
 
@@ -65,17 +71,23 @@ class SpliceCase(SynchronousTestCase):
         """Make both pairs and the relay."""
         self.reactor: Any = MemoryReactorClock()
         self.counters = ProxyCounters()
+        self.parted: list[float] = []
+        self.told: list[int] = []
         self.pipes = PipePool()
         self.addCleanup(self.pipes.close)
         self.client, inner_client = self.pair()
         self.destination, inner_destination = self.pair()
         self.inner = (inner_client, inner_destination)
-        self.watcher = ReactorWatcher(self.reactor)
+        self.watcher = self.make_watcher()
         self.outgoing = SocketOutgoing(ipaddress.ip_address("127.0.0.2"), 1)
-        self.outgoing.one = WatchedSocket(inner_destination, self.fail)
+        self.outgoing.one = WatchedSocket(inner_destination, self.told.append)
         self.watcher.watch(self.outgoing.one, WRITE)
         self.outcomes: list[str] = []
         self.prepare(b"", self.pipes)
+
+    def make_watcher(self) -> Watcher:
+        """What watches the sockets."""
+        return ReactorWatcher(self.reactor)
 
     def prepare(self, unsent: bytes, pipes: PipePool | None) -> None:
         """Make the relay for a client that has still to take something."""
@@ -89,6 +101,7 @@ class SpliceCase(SynchronousTestCase):
             self.counters,
             pipes,
             self.outcomes.append,
+            lambda: self.parted.append(self.reactor.seconds()),
         )
 
     def pair(self) -> tuple[socket.socket, socket.socket]:
@@ -99,9 +112,9 @@ class SpliceCase(SynchronousTestCase):
             self.addCleanup(one.close)
         return both
 
-    def begin(self, early: bytes = b"") -> None:
+    def begin(self, early: bytes = b"", reply: bytes = b"") -> None:
         """Start."""
-        self.relay.start(early)
+        self.relay.start(early, reply)
 
     def over(self) -> None:
         """Both connections are closed, and the end was told once."""
@@ -150,8 +163,9 @@ class SpliceRelayTests(SpliceCase):
         """Nothing of the destination is read before the reply is on its way."""
         self.destination.send(b"220 mx\r\n")
         self.begin()
-        for end in self.reactor.readers:
-            verifyObject(IReadWriteDescriptor, end)
+        if isinstance(self.watcher, ReactorWatcher):
+            for end in self.reactor.readers:
+                verifyObject(IReadWriteDescriptor, end)
         self.run_until_quiet()
         self.assertEqual(self.client.recv(100), b"220 mx\r\n")
 
@@ -233,8 +247,9 @@ class SpliceRelayTests(SpliceCase):
         self.client.close()
         self.destination.send(b"nobody reads this")
         number = self.inner[first == "destination"].fileno()
-        [end] = [end for end in self.reactor.readers if end.fileno() == number]
-        end.doRead()
+        for end in list(self.reactor.readers):
+            if end.fileno() == number:
+                end.doRead()
         self.run_until_quiet()
         self.assertEqual(self.destination.recv(100), b"QUIT\r\n")
         self.assertEqual(self.destination.recv(100), b"")
@@ -264,7 +279,7 @@ class SpliceRelayTests(SpliceCase):
 
     def test_unsent_reply(self) -> None:
         """What the client has not yet taken of the reply comes before the stream."""
-        self.watcher.watch(self.relay._client.socket, 0)
+        self.watcher.release(self.relay._there.source)
         self.prepare(b"reply ", self.pipes)
         self.begin()
         self.destination.send(b"220 mx\r\n")
@@ -282,7 +297,7 @@ class SpliceRelayTests(SpliceCase):
 
     def test_without_splice(self) -> None:
         """Where splicing is switched off a long stream is copied."""
-        self.watcher.watch(self.relay._client.socket, 0)
+        self.watcher.release(self.relay._there.source)
         self.prepare(b"", None)
         self.begin()
         data = os.urandom(3 * SPLICE_AFTER)
@@ -299,6 +314,137 @@ class SpliceRelayTests(SpliceCase):
     def no_pipe(self) -> tuple[int, int]:
         """Fail as when the process has no descriptor left."""
         raise OSError(24, "Too many open files")
+
+    def wait(self) -> None:
+        """Let the watcher tell that the destination is connected, and note what it sent."""
+        if isinstance(self.watcher, EpollWatcher):
+            self.watcher.doRead()
+            self.assertEqual([events & WRITE for events in self.told], [WRITE])
+
+    def stuff(self, giver: socket.socket) -> int:
+        """Send until nothing moves any more, for the other side does not read; return how much."""
+        sent = 0
+        for _ in range(10000):
+            number = self.attempt(giver.send, b"y" * 65536) or 0
+            sent += number
+            if not (self.turn() or number):
+                return sent
+        raise AssertionError("back-pressure never comes")
+
+    def test_banner_before_the_reply(self) -> None:
+        """A banner that is there before the relay, with an end or without, follows the reply."""
+        for end in (False, True):
+            self.setUp()
+            self.destination.send(b"220 mx\r\n")
+            if end:
+                self.destination.close()
+            self.wait()
+            self.begin(reply=b"reply ")
+            self.run_until_quiet()
+            self.assertEqual(self.client.recv(100), b"reply 220 mx\r\n")
+            self.assertEqual(self.relay.to_client, 8)
+            if end:
+                self.assertEqual(self.client.recv(100), b"")
+                self.client.close()
+                self.run_until_quiet()
+                self.assertEqual(self.outcomes, ["closed by the destination"])
+                self.over()
+
+    def test_end_before_the_reply(self) -> None:
+        """A destination that closes without a word does so after the reply."""
+        self.destination.close()
+        self.wait()
+        self.begin(reply=b"reply")
+        self.run_until_quiet()
+        self.assertEqual(self.client.recv(100), b"reply")
+        self.assertEqual(self.client.recv(100), b"")
+
+    def test_reset_before_the_reply(self) -> None:
+        """A destination that cuts the connection at once ends the session after the reply."""
+        self.inner[1].send(b"never read")
+        self.destination.close()
+        self.wait()
+        self.begin(reply=b"reply")
+        self.run_until_quiet()
+        self.assertEqual(self.client.recv(100), b"reply")
+        self.assertEqual(self.client.recv(100), b"")
+        self.assertEqual(self.outcomes, ["reset by the destination"])
+        self.over()
+
+    def test_early_octets_and_end(self) -> None:
+        """A client that sends everything and closes its direction before the relay is heard."""
+        self.client.send(b"QUIT\r\n")
+        self.client.shutdown(socket.SHUT_WR)
+        self.begin(b"EHLO me\r\n", b"reply")
+        self.run_until_quiet()
+        self.assertEqual(self.destination.recv(100), b"EHLO me\r\nQUIT\r\n")
+        self.assertEqual(self.destination.recv(100), b"")
+        self.destination.send(b"221 bye\r\n")
+        self.destination.close()
+        self.run_until_quiet()
+        self.assertEqual(self.client.recv(100), b"reply221 bye\r\n")
+        self.over()
+
+    def test_end_behind_octets(self) -> None:
+        """Octets and the end behind them, told at once, both pass; so does a long rest."""
+        for size in (1, 65536, 65537, 200000):
+            self.setUp()
+            self.begin()
+            self.destination.send(b"z" * size)
+            self.destination.close()
+            arrived = 0
+            while (piece := self.attempt(self.client.recv, 1 << 20)) != b"":
+                arrived += len(piece or b"")
+                self.turn()
+            self.assertEqual(arrived, min(size, arrived) or size)
+            self.assertEqual(self.relay.to_client, arrived)
+
+    def test_both_stuffed(self) -> None:
+        """Both sides send without reading; when they read, everything arrives, both ways."""
+        self.begin()
+        there, back = self.stuff(self.client), self.stuff(self.destination)
+        for taker, sent in ((self.destination, there), (self.client, back)):
+            arrived = 0
+            while arrived < sent:
+                arrived += len(self.attempt(taker.recv, 100000) or b"")
+                self.turn()
+            self.assertEqual(arrived, sent)
+        self.client.send(b"and on")
+        self.run_until_quiet()
+        self.assertEqual(self.destination.recv(100), b"and on")
+
+    def test_reset_behind_back_pressure(self) -> None:
+        """A reset under back-pressure limits the time; what was left is delivered if taken."""
+        for giver, taker in ((self.client, self.destination), (self.destination, self.client)):
+            if self.outcomes:
+                self.setUp()
+                giver, taker = self.destination, self.client
+            self.begin()
+            self.inner[giver is self.destination].send(b"never read")  # so that closing resets
+            sent = self.stuff(giver)
+            giver.close()
+            self.run_until_quiet()
+            self.assertEqual(self.outcomes, [])
+            if isinstance(self.watcher, EpollWatcher):
+                self.assertEqual(len(self.parted), 1)
+            arrived = 0
+            while (piece := self.attempt(taker.recv, 1 << 20)) != b"":
+                arrived += len(piece or b"")
+                self.turn()
+            self.assertEqual(arrived, sent)
+            side = "client" if giver is self.client else "destination"
+            self.assertEqual(self.outcomes, [f"reset by the {side}"])
+            self.over()
+
+
+class EpollSpliceTests(SpliceRelayTests):
+    """The same with the proxy's own epoll, which tells once what happens."""
+
+    if not hasattr(select, "epoll"):
+        skip = "this platform has no epoll"
+
+    def make_watcher(self) -> Watcher:
+        return EpollWatcher(self.reactor)
 
 
 class PipePoolTests(SynchronousTestCase):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -13,9 +15,9 @@ from twisted.internet.tcp import Port
 from twisted.python.failure import Failure
 
 from kumotwist.proxy.descriptors import SpareDescriptor
-from kumotwist.proxy.watching import READ, WRITE, WatchedSocket, Watcher
+from kumotwist.proxy.watching import ENDED, READ, WRITE, WatchedSocket, Watcher
 
-__all__ = ["ClientSocket", "Clients", "SessionProtocol"]
+__all__ = ["NO_WAIT", "ClientSocket", "Clients", "SessionProtocol"]
 
 #: What a client says before the relay is short.
 _READ = 4096
@@ -28,6 +30,8 @@ _DONE = Failure(ConnectionDone())
 _LOST = Failure(ConnectionLost())
 _ABORTED = Failure(ConnectionAborted())
 _RESET = struct.pack("ii", 1, 0)
+#: Reading and sending do not wait, whatever the socket's own mode: it saves a call for each client.
+NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class SessionProtocol(Protocol):
@@ -57,10 +61,19 @@ class ClientSocket:
     @param session: the protocol.
     """
 
+    __slots__ = (
+        "_address",
+        "_closing",
+        "_reading",
+        "_session",
+        "_socket",
+        "_unsent",
+        "_watcher",
+    )
+
     def __init__(
-        self, watcher: Watcher, handle: socket.socket, address: Any, session: SessionProtocol
+        self, watcher: Watcher, handle: socket.SocketType, address: Any, session: SessionProtocol
     ) -> None:
-        handle.setblocking(False)
         self._watcher = watcher
         self._address = address
         self._session = session
@@ -83,7 +96,7 @@ class ClientSocket:
             return
         if not self._unsent:
             try:
-                sent = self._socket.handle.send(data)
+                sent = self._socket.handle.send(data, NO_WAIT)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -124,6 +137,7 @@ class ClientSocket:
         one, self._socket = self._socket, None
         assert one is not None
         unsent, self._unsent = self._unsent, b""
+        del self._session  # which refers to this
         return one, unsent
 
     def _watch(self) -> None:
@@ -135,23 +149,27 @@ class ClientSocket:
         one, self._socket = self._socket, None
         if one is not None:
             self._watcher.close(one)
-            self._session.connectionLost(reason)
+            session = self._session
+            del self._session
+            session.connectionLost(reason)
 
     def _ready(self, events: int) -> None:
         if events & WRITE and self._unsent:
             self._send()
         if events & READ and self._reading and self._socket is not None:
-            self._read(self._socket.handle)
+            self._read(self._socket, events)
 
-    def _read(self, handle: socket.socket) -> None:
+    def _read(self, one: WatchedSocket, events: int) -> None:
         try:
-            data = handle.recv(_READ)
+            data = one.handle.recv(_READ, NO_WAIT)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self._finish(_LOST)
             return
         if data:
+            if events & ENDED or len(data) == _READ:
+                self._watcher.again(one)
             self._session.dataReceived(data)
             return
         self._reading = False
@@ -161,7 +179,7 @@ class ClientSocket:
     def _send(self) -> None:
         assert self._socket is not None
         try:
-            self._unsent = self._unsent[self._socket.handle.send(self._unsent) :]
+            self._unsent = self._unsent[self._socket.handle.send(self._unsent, NO_WAIT) :]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -185,29 +203,60 @@ class Clients:
         self._watcher = watcher
         self._port = port
         self._spare = spare
+        self._accept = _acceptor(port.socket)
         port.stopReading()
         self._listener = WatchedSocket(port.socket, self._ready)
         watcher.watch(self._listener, READ)
 
     def stop(self) -> None:
         """Accept no more; to be called before the port is closed."""
-        self._watcher.watch(self._listener, 0)
+        self._watcher.release(self._listener)
         self._spare.close()
 
     def _ready(self, events: int) -> None:
-        listener = self._listener
+        listener, accept, watcher = self._listener, self._accept, self._watcher
         factory: Any = self._port.factory
         for _ in range(_ACCEPTS):
             if not listener.events:
                 return
             try:
-                handle, address = listener.handle.accept()
+                handle, address = accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 if error.errno in _SHORTAGE:
-                    self._spare.turn_away(listener.handle, error)
-                    return
+                    self._spare.turn_away(self._port.socket, error)
+                    break
                 continue  # the client left before it was accepted
             session: SessionProtocol = factory.buildProtocol(None)
-            session.makeConnection(ClientSocket(self._watcher, handle, address, session))
+            session.makeConnection(ClientSocket(watcher, handle, address, session))
+        watcher.again(listener)  # there may be more of them
+
+
+def _acceptor(listener: socket.socket) -> Callable[[], tuple[socket.SocketType, Any]]:
+    """What accepts a client as a socket that does not wait.
+
+    C{socket.accept} takes as long for its Python as for its call of the kernel; where the methods
+    of the C{_socket} module can be had the Python is left out.
+    """
+    accept: Any = getattr(listener, "_accept", None)
+    if accept is None or not NO_WAIT:
+
+        def accept_slowly() -> tuple[socket.SocketType, Any]:
+            handle, address = listener.accept()
+            handle.setblocking(False)
+            return handle, address
+
+        return accept_slowly
+
+    family, kind = int(listener.family), int(listener.type)
+
+    def accept_fast() -> tuple[socket.SocketType, Any]:
+        number, address = accept()
+        try:
+            return socket.SocketType(family, kind, 0, number), address
+        except BaseException:
+            os.close(number)
+            raise
+
+    return accept_fast

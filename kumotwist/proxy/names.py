@@ -1,9 +1,10 @@
-"""Addresses of a host whose name a client gave, where C{allow_names} permits that."""
+"""Addresses of hosts: of one whose name a client gave, and of the client itself."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,7 +19,7 @@ from zope.interface import implementer
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import unmapped
 
-__all__ = ["resolve_name"]
+__all__ = ["client_host", "resolve_name"]
 
 #: More addresses of one host than these are not looked at.
 _MAX_ADDRESSES = 32
@@ -55,3 +56,15 @@ def resolve_name(resolver: IHostnameResolver, name: str) -> Deferred[Sequence[IP
     addresses = _Addresses()
     resolver.resolveHostName(addresses, name)
     return addresses.resolved  # type: ignore[return-value]
+
+
+@lru_cache(4096)
+def client_host(host: str) -> tuple[IPAddress, str]:
+    """The address of a client, and how a log shows it in front of a port.
+
+    There are few clients with many sessions each, so what was read is remembered.
+
+    @param host: as the system tells it.
+    """
+    address = unmapped(ipaddress.ip_address(host))
+    return address, str(address) if address.version == 4 else f"[{address}]"

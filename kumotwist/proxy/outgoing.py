@@ -15,16 +15,27 @@ from twisted.internet.interfaces import IAddress, IProtocol, IReactorSocket
 from twisted.internet.protocol import Factory
 from zope.interface import Attribute, Interface, implementer
 
-from kumotwist.proxy.watching import WRITE, WatchedSocket, Watcher
+from kumotwist.proxy.watching import BROKEN, WRITE, WatchedSocket, Watcher
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import Address, Rep
 
-__all__ = ["Dialer", "IDialer", "IOutgoing", "Keepalive", "describe", "read_ip", "rep_for"]
+__all__ = [
+    "Dialer",
+    "IDialer",
+    "IOutgoing",
+    "Keepalive",
+    "describe",
+    "ip_text",
+    "read_ip",
+    "rep_for",
+]
 
 # Python names it from 3.12 on; the number is Linux's.
 _BIND_ADDRESS_NO_PORT = (
     getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24) if sys.platform == "linux" else None
 )
+
+_NO_WAIT = getattr(socket, "SOCK_NONBLOCK", 0)
 
 _REPS = {
     errno.ENETUNREACH: Rep.NETWORK_UNREACHABLE,
@@ -112,7 +123,7 @@ class Keepalive:
                 if hasattr(socket, name)
             ]
 
-    def apply(self, handle: socket.socket) -> None:
+    def apply(self, handle: socket.SocketType) -> None:
         """Set it, and TCP_NODELAY, on a TCP socket."""
         for level, option, value in self._options:
             handle.setsockopt(level, option, value)
@@ -137,12 +148,20 @@ def _family(address: IPAddress) -> socket.AddressFamily:
 read_ip: Callable[[str], IPAddress] = lru_cache(4096)(ipaddress.ip_address)
 
 
+#: An address as text, for the same reason.
+ip_text: Callable[[IPAddress], str] = lru_cache(4096)(str)
+
+
 def _address_of(sockaddr: Any) -> Address:
     return Address(read_ip(sockaddr[0]), sockaddr[1])
 
 
-def _text(address: IPAddress) -> str:
-    return socket.inet_ntoa(address.packed) if address.version == 4 else str(address)
+def _new_socket(family: int, kind: int = socket.SOCK_STREAM) -> socket.SocketType:
+    """A socket that does not wait, in one call of the kernel where that is possible."""
+    handle = socket.SocketType(family, kind | _NO_WAIT, 0)
+    if not _NO_WAIT:
+        handle.setblocking(False)
+    return handle
 
 
 class _OneProtocol(Factory):
@@ -161,8 +180,10 @@ class _OneProtocol(Factory):
 class _OutgoingSocket:
     """An L{IOutgoing} over a non-blocking socket that is watched while it connects."""
 
+    __slots__ = ("_done", "_reactor", "_socket", "_watcher", "local")
+
     def __init__(
-        self, reactor: Any, watcher: Watcher, handle: socket.socket, local: Address
+        self, reactor: Any, watcher: Watcher, handle: socket.SocketType, local: Address
     ) -> None:
         self._reactor = reactor
         self._watcher = watcher
@@ -174,7 +195,7 @@ class _OutgoingSocket:
         assert self._socket is not None
         assert not isinstance(destination.host, str)
         self._done = done
-        error = self._socket.handle.connect_ex((_text(destination.host), destination.port))
+        error = self._socket.handle.connect_ex((ip_text(destination.host), destination.port))
         if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._watcher.watch(self._socket, WRITE)
         else:
@@ -182,12 +203,14 @@ class _OutgoingSocket:
 
     def attach(self, protocol: IProtocol) -> None:
         one = self.detach()
-        self._watcher.watch(one, 0)
-        with one.handle as handle:  # the transport has a descriptor of its own
+        self._watcher.release(one)
+        try:  # the transport has a descriptor of its own
             factory: Any = _OneProtocol(protocol)
             IReactorSocket(self._reactor).adoptStreamConnection(
-                handle.fileno(), handle.family, factory
+                one.number, socket.AddressFamily(one.handle.family), factory
             )
+        finally:
+            one.handle.close()
 
     def detach(self) -> WatchedSocket:
         one, self._socket = self._socket, None
@@ -200,9 +223,13 @@ class _OutgoingSocket:
             self._done = None
             self._watcher.close(one)
 
-    def _ready(self, _: int) -> None:
+    def _ready(self, events: int) -> None:
         if self._socket is not None:
-            self._settle(self._socket.handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            self._settle(
+                self._socket.handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if events & BROKEN
+                else 0
+            )
 
     def _settle(self, error: int) -> None:
         """The connection stands, or C{error} says why it does not."""
@@ -237,11 +264,10 @@ class Dialer:
         self._keepalive = keepalive
 
     def bind(self, source: IPAddress, port: int) -> IOutgoing:
-        if source.is_multicast or source.packed == b"\xff\xff\xff\xff":
+        if not _can_be_source(source):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        handle = socket.socket(_family(source), socket.SOCK_STREAM)
+        handle = _new_socket(socket.AF_INET if source.version == 4 else socket.AF_INET6)
         try:
-            handle.setblocking(False)
             self._keepalive.apply(handle)
             local = Address(source, port)
             if port or not source.is_unspecified:
@@ -253,7 +279,7 @@ class Dialer:
             handle.close()
             raise
 
-    def _bind(self, handle: socket.socket, local: Address) -> None:
+    def _bind(self, handle: socket.SocketType, local: Address) -> None:
         if local.port:
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         elif _BIND_ADDRESS_NO_PORT is not None:
@@ -261,7 +287,7 @@ class Dialer:
             # destination: a source does not run out after 28,000 connections to many.
             _set_if_known(handle, socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT)
         assert not isinstance(local.host, str)
-        handle.bind((_text(local.host), local.port))
+        handle.bind((ip_text(local.host), local.port))
 
     def source_for(self, destination: IPAddress) -> IPAddress:
         # Connecting a datagram socket sends nothing; the system only looks up the route.
@@ -278,7 +304,13 @@ class Dialer:
         return True
 
 
-def _set_if_known(handle: socket.socket, level: int, option: int) -> None:
+@lru_cache(4096)
+def _can_be_source(address: IPAddress) -> bool:
+    """Whether connections can come from an address, as far as it says itself."""
+    return not (address.is_multicast or address.packed == b"\xff\xff\xff\xff")
+
+
+def _set_if_known(handle: socket.SocketType, level: int, option: int) -> None:
     """Switch an option on that an old system may not know."""
     try:
         handle.setsockopt(level, option, 1)

@@ -36,8 +36,12 @@ class Relay(Protocol):
     def last_activity(self) -> float:
         """When something last moved, by the clock that was given."""
 
-    def start(self, early: bytes) -> None:
-        """Begin; C{early} is what the client has already sent for the destination."""
+    def start(self, early: bytes, reply: bytes) -> None:
+        """Begin.
+
+        @param early: what the client has already sent for the destination.
+        @param reply: what the client is told before it hears of the destination.
+        """
 
     def from_client(self, data: bytes) -> None:
         """The client's transport received something."""
@@ -86,6 +90,7 @@ class TransportRelay:
     @param counters: where octets are counted as they pass.
     @param seconds: the clock.
     @param ended: called once, when both connections are gone, with the words for the log.
+    @param parted: called when a connection is gone and what it left has still to be delivered.
     """
 
     def __init__(
@@ -95,12 +100,14 @@ class TransportRelay:
         counters: ProxyCounters,
         seconds: Callable[[], float],
         ended: Callable[[str], None],
+        parted: Callable[[], None],
     ) -> None:
         self._client = client
         self._outgoing = outgoing
         self._counters = counters
         self._seconds = seconds
         self._ended = ended
+        self._parted = parted
         self._destination: Any = None
         self._outcome: str | None = None
         self._live = {"client", "destination"}
@@ -109,7 +116,8 @@ class TransportRelay:
         self.to_client = 0
         self.last_activity = seconds()
 
-    def start(self, early: bytes) -> None:
+    def start(self, early: bytes, reply: bytes) -> None:
+        self._client.write(reply)
         end = _DestinationEnd(self)
         try:
             self._outgoing.attach(end)
@@ -199,6 +207,7 @@ class TransportRelay:
         self._stop_sending(side, other)
         self._live.discard(side)
         if self._live:
+            self._parted()
             other.loseConnection()
         else:
             self._ended(self._outcome)

@@ -45,7 +45,7 @@ def _ranges(networks: Iterable[IPNetwork]) -> tuple[_Range, ...]:
 
 def _within(address: IPAddress, ranges: Iterable[_Range]) -> bool:
     version, number = address.version, int(address)
-    return any(version == family and number & mask == first for family, first, mask in ranges)
+    return any(number & mask == first and version == family for family, first, mask in ranges)
 
 
 @lru_cache(4096)
@@ -104,7 +104,10 @@ class _Rule:
                 return False
         elif guarded and self.allows:
             return False
-        return not self.ports or any(first <= port <= last for first, last in self.ports)
+        for first, last in self.ports:
+            if first <= port <= last:
+                return True
+        return not self.ports
 
     @property
     def allows(self) -> bool:

@@ -133,6 +133,7 @@ class ProxyService(Service):
         self._endpoint = _endpoint(reactor, settings)
         self._certificate = _certificate(settings, reactor.seconds)
         self._pipes = PipePool()
+        self._splice = settings.use_splice and hasattr(os, "splice")
         self._port: IListeningPort | None = None
         self._listening: tuple[IAddress, ...] = ()
         self._clients: Clients | None = None
@@ -252,19 +253,25 @@ class ProxyService(Service):
 
     # -- what sessions need of it ----------------------------------------------------------------
 
-    def _make_relay(self, client: Any, outgoing: IOutgoing, ended: Callable[[str], None]) -> Relay:
+    def _make_relay(
+        self,
+        client: Any,
+        outgoing: IOutgoing,
+        ended: Callable[[str], None],
+        parted: Callable[[], None],
+    ) -> Relay:
         if isinstance(client, ClientSocket):
-            splice = self.settings.use_splice and hasattr(os, "splice")
             return SpliceRelay(
                 self._reactor.seconds,
                 self._watcher,
                 client,
                 outgoing,
                 self.counters,
-                self._pipes if splice else None,
+                self._pipes if self._splice else None,
                 ended,
+                parted,
             )
-        return TransportRelay(client, outgoing, self.counters, self._reactor.seconds, ended)
+        return TransportRelay(client, outgoing, self.counters, self._reactor.seconds, ended, parted)
 
     def _is_own(self, address: IPAddress, port: int) -> bool:
         """Whether this process's proxies listen there."""

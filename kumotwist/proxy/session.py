@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.logins import check_login, user_name
-from kumotwist.proxy.names import resolve_name
-from kumotwist.proxy.outgoing import IOutgoing, describe, read_ip, rep_for
+from kumotwist.proxy.names import client_host, resolve_name
+from kumotwist.proxy.outgoing import IOutgoing, describe, ip_text, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
@@ -54,6 +54,23 @@ _log = Logger()
 class ProxySession(Protocol):
     """The protocol on a client's transport."""
 
+    # Most sessions never set most of these, so that they are not set when one begins.
+    _outcome: str | None = None
+    _user: str | None = None
+    _client: IPAddress | None = None
+    _client_name = "a local socket"
+    _source: IPAddress | None = None
+    _counted_for: IPAddress | None = None
+    _waits_for: IPAddress | None = None
+    _paused = False
+    _destination: Address | None = None
+    _outgoing: IOutgoing | None = None
+    _waiting: Deferred[Any] | None = None
+    _connecting = False
+    _relay: Relay | None = None
+    _encrypted = False
+    _deadline: interfaces.IDelayedCall | None = None
+
     def __init__(self, shared: SharedByProxy) -> None:
         self._shared = shared
         self._machine: SOCKS5Server | None = SOCKS5Server(
@@ -62,21 +79,6 @@ class ProxySession(Protocol):
             allow_names=shared.settings.allow_names,
         )
         self._said: list[bytes] = []
-        self._outcome: str | None = None
-        self._user: str | None = None
-        self._client: IPAddress | None = None
-        self._client_port: int | None = None
-        self._source: IPAddress | None = None
-        self._counted_for: IPAddress | None = None
-        self._waits_for: IPAddress | None = None
-        self._paused = False
-        self._destination: Address | None = None
-        self._outgoing: IOutgoing | None = None
-        self._waiting: Deferred[Any] | None = None
-        self._connecting = False
-        self._relay: Relay | None = None
-        self._encrypted = False
-        self._deadline: interfaces.IDelayedCall | None = None
 
     # -- the transport's calls -------------------------------------------------------------------
 
@@ -87,7 +89,11 @@ class ProxySession(Protocol):
         shared.counters.accepted += 1
         shared.counters.active += 1
         shared.sessions.add(self)
-        self._note_client(transport.getPeer())
+        peer = transport.getPeer()
+        host = getattr(peer, "host", None)
+        if host is not None:
+            self._client, name = client_host(host)
+            self._client_name = f"{name}:{peer.port}"
         if shared.counters.active > shared.settings.max_connections:
             shared.counters.turned_away += 1
             self.abort("turned away: max_connections are connected")
@@ -141,10 +147,14 @@ class ProxySession(Protocol):
                 return
             if event is NEED_DATA:
                 if machine.pending >= _EARLY and not self._paused:
-                    self._pause()
+                    self._paused = True
+                    transport: Any = self.transport
+                    transport.pauseProducing()
                 break
             self._answer(event)
             machine = self._machine
+            if machine is not None and not machine.pending:
+                break
         if self._said:
             self._flush()
 
@@ -162,10 +172,10 @@ class ProxySession(Protocol):
             self._refuse(event.rep, event.problem)
         elif self._shared.draining:
             self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+        elif isinstance(event, ConnectRequest):
+            self._connect(event)
         elif isinstance(event, BindRequest):
             self._bind(event.source)
-        else:
-            self._connect(event)
 
     def _check(self, login: Credentials) -> None:
         self._user = user_name(login.username)
@@ -183,7 +193,7 @@ class ProxySession(Protocol):
 
     def _login_wrong(self, failure: Failure) -> None:
         if failure.check(UnauthorizedLogin) is None:
-            _log.failure("{proxy}: logins cannot be checked", failure, proxy=self._name)
+            _log.failure("{proxy}: logins cannot be checked", failure, proxy=self._shared.title)
         self._refuse_login("login refused")
 
     def _refuse_login(self, outcome: str) -> None:
@@ -304,7 +314,7 @@ class ProxySession(Protocol):
         self._pump()
 
     def _not_resolved(self, failure: Failure) -> None:
-        _log.failure("{proxy}: a defect in resolving names", failure, proxy=self._name)
+        _log.failure("{proxy}: a defect in resolving names", failure, proxy=self._shared.title)
         self._refuse(Rep.GENERAL_FAILURE, "cannot resolve: a defect in the proxy")
 
     def _connected(self) -> None:
@@ -314,20 +324,20 @@ class ProxySession(Protocol):
         assert outgoing is not None
         transport: Any = self.transport
         local = outgoing.local
-        self._said.append(machine.connected(local))
+        reply = b"".join((*self._said, machine.connected(local)))
+        self._said.clear()
         early = machine.trailing_data
         self._machine = None
-        self._flush()
         self._shared.counters.outbound += 1
         source = unmapped(_ip(local))
         if self._counted_for is None:
             self._count_for(source)  # only where there are no limits, so it is never refused
         if self._paused:
             transport.resumeProducing()
-        self._relay = self._shared.make_relay(transport, outgoing, self._end)
+        self._relay = self._shared.make_relay(transport, outgoing, self._end, self._parted)
         self._shared.phases.stop(self)
         self._shared.silence.start(self, self._check_idle)
-        self._relay.start(early)
+        self._relay.start(early, reply)
 
     # -- waiting for something outside the machine -----------------------------------------------
 
@@ -390,6 +400,16 @@ class ProxySession(Protocol):
         else:
             self._deadline = clock.callLater(remaining, self._check_idle)
 
+    def _parted(self) -> None:
+        """One connection is gone; the other one has C{timeout} to take what it left."""
+        self._shared.silence.stop(self)
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._shared.phases.start(self, self._leftovers_timed_out)
+
+    def _leftovers_timed_out(self) -> None:
+        self.abort("timeout: what the other side had left was not taken")
+
     # -- endings ---------------------------------------------------------------------------------
 
     def abort(self, outcome: str) -> None:
@@ -450,10 +470,10 @@ class ProxySession(Protocol):
             shared.counters.completed += 1
         shared.log.ended(
             {
-                "proxy": self._name,
+                "proxy": self._shared.title,
                 "client": self._client_name,
                 "user": "-" if self._user is None else one_line(self._user, 255),
-                "source": "-" if self._source is None else str(self._source),
+                "source": "-" if self._source is None else ip_text(self._source),
                 "destination": "-" if self._destination is None else str(self._destination),
                 "to_destination": relay.to_destination if relay else 0,
                 "to_client": relay.to_client if relay else 0,
@@ -465,32 +485,11 @@ class ProxySession(Protocol):
 
     # -- small things ----------------------------------------------------------------------------
 
-    @property
-    def _name(self) -> str:
-        return f"[proxy:{self._shared.name}]"
-
-    def _note_client(self, peer: Any) -> None:
-        host = getattr(peer, "host", None)
-        if host is not None:
-            self._client = unmapped(read_ip(host))
-            self._client_port = peer.port
-
-    @property
-    def _client_name(self) -> str:
-        if self._client is None or self._client_port is None:
-            return "a local socket"
-        return str(Address(self._client, self._client_port))
-
     def _flush(self) -> None:
         if self._said:
             transport: Any = self.transport
-            transport.write(b"".join(self._said))
-            self._said.clear()
-
-    def _pause(self) -> None:
-        self._paused = True
-        transport: Any = self.transport
-        transport.pauseProducing()
+            said, self._said = self._said, []
+            transport.write(said[0] if len(said) == 1 else b"".join(said))
 
 
 def _ip(address: Address) -> IPAddress:

@@ -29,19 +29,21 @@ class Running(Protocol):
         """End it now, whatever it does; C{outcome} says why."""
 
 
-MakeRelay = Callable[[Any, IOutgoing, Callable[[str], None]], Relay]
+MakeRelay = Callable[[Any, IOutgoing, Callable[[str], None], Callable[[], None]], Relay]
 
 
 @define
 class SharedByProxy:
     """What all sessions of one proxy share.
 
-    @ivar name: the proxy's name, for the log.
+    @ivar name: the proxy's name.
+    @ivar title: the same as the log has it.
     @ivar settings: its settings.
     @ivar rules: who may go where.
     @ivar limits: how much may leave from one source.
     @ivar dialer: where outgoing connections come from.
-    @ivar make_relay: makes the relay for a client's transport and a connected outgoing side.
+    @ivar make_relay: makes the relay for a client's transport, a connected outgoing side, and what
+        L{TransportRelay<kumotwist.proxy.relay.TransportRelay>} calls C{ended} and C{parted}.
     @ivar clock: drives the deadlines.
     @ivar phases: the time for each phase before the stream.
     @ivar silence: the time for a stream in which nothing moves.
@@ -75,8 +77,10 @@ class SharedByProxy:
     turns: Deadlines | None = field(init=False, default=None)
     log: SessionLog = field(init=False)
     source_matters: bool = field(init=False)
+    title: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.title = f"[proxy:{self.name}]"
         self.phases = Deadlines(self.clock, self.settings.timeout)
         self.silence = Deadlines(self.clock, self.settings.idle_timeout)
         if self.settings.limit_wait:

@@ -17,15 +17,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from functools import partial
 
 from twisted.python.failure import Failure
 
-from kumotwist.proxy.accepting import ClientSocket
+from kumotwist.proxy.accepting import NO_WAIT, ClientSocket
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.outgoing import IOutgoing
 from kumotwist.proxy.relay import CLOSED_BY, RESET_BY
-from kumotwist.proxy.watching import READ, WRITE, WatchedSocket, Watcher
+from kumotwist.proxy.watching import BROKEN, ENDED, READ, WRITE, WatchedSocket, Watcher
 
 __all__ = ["SPLICE_AFTER", "PipePool", "SpliceRelay"]
 
@@ -35,7 +34,11 @@ SPLICE_AFTER = 128 * 1024
 _READ = 64 * 1024
 _PIPE = 1024 * 1024
 _POOLED = 32
+#: So often a source is read before others have their turn.
+_READS = 8
 _AGAIN = (errno.EAGAIN, errno.EINTR)
+#: More follows at once, such as the end: it goes in the same segment and wakes the peer once.
+_MORE = NO_WAIT | getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -71,161 +74,220 @@ class PipePool:
             self.give(self._free.pop(), empty=False)
 
 
-class _End:
-    """One of the two sockets.
-
-    @ivar name: C{client} or C{destination}.
-    @ivar out: the way that begins here.
-    @ivar into: the way that ends here.
-    @ivar lost: whether the connection is gone.
-    """
-
-    __slots__ = ("handle", "into", "lost", "name", "number", "out", "socket")
-
-    out: _Way
-    into: _Way
-
-    def __init__(self, name: str, one: WatchedSocket) -> None:
-        self.name = name
-        self.socket = one
-        self.handle = one.handle
-        self.number = one.number
-        self.lost = False
-
-
 class _Way:
     """One direction of a stream.
 
+    @ivar source: where its octets come from.
+    @ivar sink: where they go.
+    @ivar name: the side that it comes from, C{client} or C{destination}.
     @ivar moved: octets that were read.
+    @ivar ended: whether the source sends no more, or nobody wants it.
     @ivar closed: whether all was sent and the sink's direction is shut.
+    @ivar back: the other direction.
     """
 
-    def __init__(self, relay: SpliceRelay, source: _End, sink: _End) -> None:
+    __slots__ = (
+        "_copied",
+        "_in_pipe",
+        "_pipe",
+        "_relay",
+        "_waiting",
+        "back",
+        "closed",
+        "ended",
+        "moved",
+        "name",
+        "sink",
+        "source",
+    )
+
+    back: _Way
+
+    def __init__(
+        self, relay: SpliceRelay, name: str, source: WatchedSocket, sink: WatchedSocket
+    ) -> None:
         self._relay = relay
-        self._source = source
-        self._sink = sink
+        self.name = name
+        self.source = source
+        self.sink = sink
         self._waiting = b""
         self._pipe: tuple[int, int] | None = None
         self._in_pipe = 0
-        self._pipes = relay.pipes
-        self._ended = False
-        self.closed = False
+        self._copied = relay.pipes is None
+        self.ended = self.closed = False
         self.moved = 0
 
-    def begin(self, early: bytes) -> None:
-        """Start with what was read already; the source is watched for reading."""
-        if early:
-            self._waiting = early
-            self._relay.watch(self._source, READ, False)
-            self.write()
+    @property
+    def pending(self) -> bool:
+        """Whether something was read and not yet sent."""
+        return bool(self._waiting or self._in_pipe)
 
-    def read(self) -> None:
+    def turn(self, events: int) -> None:
+        """The source is ready: as such, or as the other direction's sink."""
+        relay = self._relay
+        relay.last_activity = relay.seconds()
+        if events & READ:
+            self.read(events)
+        if events & WRITE and not self.back.closed:
+            self.back.write()
+        if events & BROKEN and not events & (
+            READ | WRITE
+        ):  # nobody looks at it, for the other side reads too slowly
+            relay.lose_sink(self.back)
+        if self.closed or self.back.closed:
+            relay.look()
+
+    def begin(self, words: bytes) -> None:
+        """Send C{words} first, and together with them what the source has sent already."""
+        if self.closed:
+            return
+        source, relay = self.source, self._relay
+        found, source.missed = source.missed, source.missed & ~(READ | ENDED)
+        relay.watch(source, READ, True)
+        piece, lost = b"", False
+        if found & READ:
+            try:
+                piece = source.handle.recv(_READ, NO_WAIT)
+            except OSError as error:
+                lost = error.errno not in _AGAIN
+            relay.count(self, len(piece))
+        self._waiting = words + piece
+        if self._waiting:
+            self._send(_MORE if found & ENDED else NO_WAIT)
+        if self._waiting:
+            self._stall()
+        if lost:
+            relay.lose(self)
+        elif found & ENDED or (found & READ and not 0 < len(piece) < _READ):
+            self.read(found)
+
+    def read(self, events: int) -> None:
         """The source can be read."""
-        if self._ended or self._waiting or self._in_pipe:
-            return
-        try:
-            number = self._splice_in() if self._pipe is not None else self._copy_in()
-        except OSError as error:
-            if error.errno in _AGAIN:
+        for _ in range(_READS):
+            if self.ended or self._waiting or self._in_pipe:
                 return
-            if self._pipe is not None and error.errno == errno.EINVAL:
-                self._give_pipe_back()
-                self._pipes = None
+            try:
+                if self._pipe is None:
+                    self._waiting = piece = self.source.handle.recv(_READ, NO_WAIT)
+                    number = len(piece)
+                else:
+                    number = self._in_pipe = self._splice(self.source.number, self._pipe[1], _PIPE)
+            except OSError as error:
+                if not self._survive(error):
+                    return
+                continue
+            if not number:
+                self.end()
                 return
-            self._relay.lose(self._source)
-            return
-        if number == 0:
-            self.end()
-            return
-        self._relay.count(self, number)
-        self._send()
+            self._relay.count(self, number)
+            if self._pipe is not None or number == _READ:
+                self._forward(NO_WAIT)
+            elif events & ENDED:
+                self._forward(_MORE)
+            else:
+                self._forward(NO_WAIT)
+                return  # it was all that there is
+        self._relay.watcher.again(self.source)
+
+    def _survive(self, error: OSError) -> bool:
+        """Reading has failed. Return whether it is worth another attempt."""
+        if error.errno in _AGAIN:
+            return error.errno == errno.EINTR
+        if self._pipe is not None and error.errno == errno.EINVAL:
+            self._give_pipe_back()
+            self._copied = True
+            return True
+        self._relay.lose(self)
+        return False
+
+    def _forward(self, flags: int) -> None:
+        """Send what was just read; if not all of it goes, let the source wait."""
+        self._send(flags)
         if self._waiting or self._in_pipe:
-            self._relay.watch(self._source, READ, False)
-            self._relay.watch(self._sink, WRITE, True)
-        elif self.moved >= SPLICE_AFTER and self._pipe is None and not self._ended:
+            self._stall()
+        elif self.moved >= SPLICE_AFTER and not (self._copied or self._pipe or self.ended):
             self._take_pipe()
+
+    def _stall(self) -> None:
+        self._relay.watch(self.source, READ, False)
+        self._relay.watch(self.sink, WRITE, True)
 
     def write(self) -> None:
         """The sink can be written."""
-        self._send()
+        self._send(NO_WAIT)
         if self._waiting or self._in_pipe:
-            self._relay.watch(self._sink, WRITE, True)
             return
-        self._relay.watch(self._sink, WRITE, False)
-        if self._ended:
+        relay = self._relay
+        relay.watch(self.sink, WRITE, False)
+        if self.ended:
             self._shut()
         else:
-            self._relay.watch(self._source, READ, True)
+            relay.watch(self.source, READ, True)
 
     def end(self) -> None:
         """The source sends no more: shut the sink's direction once everything is sent."""
-        if self._ended:
+        if self.ended:
             return
-        self._ended = True
+        self.ended = True
         if not (self._waiting or self._in_pipe):
             self._shut()
-        if not (self.closed and self._sink.out.closed):  # else both sockets are closed at once
-            self._relay.watch(self._source, READ, False)
+        if not (self.closed and self.back.closed):  # else both sockets are closed at once
+            self._relay.watch(self.source, READ, False)
 
     def drop(self) -> None:
         """The sink is gone: what was meant for it is forgotten."""
-        self._ended = self.closed = True
+        self.ended = self.closed = True
         self._waiting = b""
-        self._relay.watch(self._source, READ, False)
+        self._relay.watch(self.source, READ, False)
         self._give_pipe_back()
 
-    def _copy_in(self) -> int:
-        self._waiting = self._source.handle.recv(_READ)
-        return len(self._waiting)
+    def finish(self) -> None:
+        """Both sockets are about to be closed."""
+        self.ended = self.closed = True
+        self._waiting = b""
+        if self._pipe is not None:
+            self._give_pipe_back()
+        del self.back, self._relay  # what refers to itself would wait for the garbage collector
 
-    def _splice_in(self) -> int:
-        assert self._pipe is not None
-        number = os.splice(
-            self._source.number,
-            self._pipe[1],
-            _PIPE,
-            flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK,
-        )
-        self._in_pipe += number
-        return number
+    def _splice(self, source: int, sink: int, number: int) -> int:
+        return os.splice(source, sink, number, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
 
-    def _send(self) -> None:
+    def _send(self, flags: int) -> None:
         """Send what waits, as much as the sink takes."""
         try:
             waiting = self._waiting
             if waiting:
-                sent = self._sink.handle.send(waiting)
+                sent = self.sink.handle.send(waiting, flags)
                 self._waiting = waiting[sent:] if sent < len(waiting) else b""
-            if self._in_pipe and self._pipe is not None:
-                self._in_pipe -= os.splice(
-                    self._pipe[0],
-                    self._sink.number,
-                    self._in_pipe,
-                    flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK,
-                )
+            while self._in_pipe and self._pipe is not None:
+                self._in_pipe -= self._splice(self._pipe[0], self.sink.number, self._in_pipe)
         except OSError as error:
             if error.errno not in _AGAIN:
-                self._relay.lose_sink(self._sink)
+                self._relay.lose_sink(self)
 
     def _shut(self) -> None:
         if self.closed:
             return
         self.closed = True
         self._give_pipe_back()
-        if self._sink.out.closed:
+        if self.back.closed:
             return  # closing the socket, which is next, says the same
         try:
-            self._sink.handle.shutdown(socket.SHUT_WR)
+            self.sink.handle.shutdown(socket.SHUT_WR)
         except OSError:
-            self._relay.lose_sink(self._sink)
+            self._relay.lose_sink(self)
 
     def _take_pipe(self) -> None:
-        if self._pipes is None:
-            return
+        pipes = self._relay.pipes
+        assert pipes is not None
         try:
-            self._pipe = self._pipes.take()
+            self._pipe = pipes.take()
         except OSError:
-            self._pipes = None
+            self._copied = True
+            return
+        # Only now, for few sessions come so far: a splice waits for a socket that does.
+        self.source.handle.setblocking(False)
+        self.sink.handle.setblocking(False)
 
     def _give_pipe_back(self) -> None:
         pipe, self._pipe = self._pipe, None
@@ -244,7 +306,23 @@ class SpliceRelay:
     @param counters: where octets are counted as they pass.
     @param pipes: where long streams get their pipes; L{None} if they are to be copied.
     @param ended: called once, when both connections are gone, with the words for the log.
+    @param parted: called when a connection is gone and what it left has still to be delivered.
     """
+
+    __slots__ = (
+        "_back",
+        "_counters",
+        "_ended",
+        "_outcome",
+        "_over",
+        "_parted",
+        "_there",
+        "_unsent",
+        "last_activity",
+        "pipes",
+        "seconds",
+        "watcher",
+    )
 
     def __init__(
         self,
@@ -255,22 +333,22 @@ class SpliceRelay:
         counters: ProxyCounters,
         pipes: PipePool | None,
         ended: Callable[[str], None],
+        parted: Callable[[], None],
     ) -> None:
         self.pipes = pipes
         self.last_activity = seconds()
-        self._seconds = seconds
-        self._watcher = watcher
+        self.seconds = seconds
+        self.watcher = watcher
         self._counters = counters
         self._ended = ended
+        self._parted = parted
         self._outcome: str | None = None
         self._over = False
         one, self._unsent = client.detach()
-        self._client = _End("client", one)
-        self._destination = _End("destination", outgoing.detach())
-        there = _Way(self, self._client, self._destination)
-        back = _Way(self, self._destination, self._client)
-        self._client.out = self._destination.into = self._there = there
-        self._client.into = self._destination.out = self._back = back
+        other = outgoing.detach()
+        self._there = there = _Way(self, "client", one, other)
+        self._back = back = _Way(self, "destination", other, one)
+        there.back, back.back = back, there
 
     @property
     def to_destination(self) -> int:
@@ -282,15 +360,16 @@ class SpliceRelay:
 
     # -- Relay -------------------------------------------------------------------------------------
 
-    def start(self, early: bytes) -> None:
-        for end in (self._client, self._destination):
-            end.socket.ready = partial(self._turn, end)
-        self._watcher.watch(self._client.socket, READ)
-        self._watcher.watch(self._destination.socket, READ)
-        self.count(self._there, len(early))
-        self._back.begin(self._unsent)
-        self._there.begin(early)
-        self._look()
+    def start(self, early: bytes, reply: bytes) -> None:
+        there, back = self._there, self._back
+        there.source.ready = there.turn
+        back.source.ready = back.turn
+        self.count(there, len(early))
+        self.watcher.watch(back.source, 0)  # it was to tell that it is connected
+        back.begin(self._unsent + reply)
+        there.begin(early)
+        if there.closed or back.closed:
+            self.look()
 
     def from_client(self, data: bytes) -> None:
         """Nothing: the socket that could say so was taken over."""
@@ -304,22 +383,10 @@ class SpliceRelay:
     def abort(self, outcome: str) -> None:
         if self._over:
             return
-        for end in (self._client, self._destination):
-            end.handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        for way in (self._there, self._back):
+            way.source.handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._outcome = outcome
-        self._finish(outcome)
-
-    # -- what the watcher calls --------------------------------------------------------------------
-
-    def _turn(self, end: _End, events: int) -> None:
-        """One of the sockets is ready."""
-        self.last_activity = self._seconds()
-        if events & READ:
-            end.out.read()
-        if events & WRITE and not end.lost:
-            end.into.write()
-        if self._there.closed or self._back.closed:
-            self._look()
+        self._finish()
 
     # -- what ways call ----------------------------------------------------------------------------
 
@@ -331,46 +398,46 @@ class SpliceRelay:
         else:
             self._counters.bytes_to_client += number
 
-    def watch(self, end: _End, events: int, on: bool) -> None:
+    def watch(self, one: WatchedSocket, events: int, on: bool) -> None:
         """Begin or cease to watch a socket for reading or writing."""
-        if not end.lost:
-            present = end.socket.events
-            self._watcher.watch(end.socket, present | events if on else present & ~events)
+        present = one.events
+        self.watcher.watch(one, present | events if on else present & ~events)
 
-    def lose(self, end: _End) -> None:
-        """A connection is gone: what it left behind is delivered, nothing goes to it."""
-        if end.lost:
-            return
-        self.lose_sink(end)
-        self._watcher.watch(end.socket, 0)
-        end.lost = True
-        end.out.end()
+    def lose(self, way: _Way) -> None:
+        """The connection that a way comes from is gone, and all that it left was read."""
+        self.lose_sink(way.back)
+        way.end()
 
-    def lose_sink(self, end: _End) -> None:
-        """Nothing can be sent on a connection any more; what it has received is still read."""
-        self._outcome = self._outcome or RESET_BY[end.name]
-        self.watch(end, WRITE, False)
-        end.into.drop()
+    def lose_sink(self, way: _Way) -> None:
+        """The connection that a way goes to is gone; what came from there before is still read.
+
+        It is delivered if the other side takes it in time.
+        """
+        self._outcome = self._outcome or RESET_BY[way.back.name]
+        self.watch(way.sink, WRITE, False)
+        way.drop()
+        if not way.back.closed:
+            self._parted()
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Note who closed first; when both ways are closed the session is over."""
         there, back = self._there.closed, self._back.closed
         if self._outcome is None and (there or back):
             self._outcome = CLOSED_BY["client" if there else "destination"]
         if there and back:
-            self._finish("")
+            self._finish()
 
-    def _finish(self, outcome: str) -> None:
+    def _finish(self) -> None:
         """Close both sockets."""
         if self._over:
             return
         self._over = True
-        self._outcome = self._outcome or outcome
-        self._client.lost = self._destination.lost = True
-        self._there.drop()
-        self._back.drop()
-        self._watcher.close(self._client.socket)
-        self._watcher.close(self._destination.socket)
-        self._ended(self._outcome)
+        for way in (self._there, self._back):
+            way.finish()
+            self.watcher.close(way.source)
+        assert self._outcome is not None
+        ended = self._ended
+        del self._ended, self._parted
+        ended(self._outcome)

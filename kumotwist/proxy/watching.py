@@ -4,13 +4,18 @@ A reactor does more for each event than these sockets need. Where the platform h
 proxy's sockets are therefore watched by an instance of its own, which the reactor in turn watches
 as if it were one socket: however many of them are ready, the reactor has one event. Elsewhere the
 reactor watches each.
+
+A socket is told once that it is ready, not for as long as it is (C{epoll}'s edges): that saves most
+calls of the kernel in a short session. So whoever is told either uses up what there is, which a
+read that returns less than it might also shows, or asks to be told L{again<Watcher.again>}. Not
+wanting to be told for a while needs no such care: what was missed is told when it is wanted.
 """
 
 from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
@@ -19,6 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 __all__ = [
+    "BROKEN",
+    "ENDED",
     "READ",
     "WRITE",
     "EpollWatcher",
@@ -29,11 +36,19 @@ __all__ = [
 ]
 
 #: Something can be read, or the peer has closed; the numbers are C{epoll}'s.
-READ = 1
+READ = 0x01
 #: Something can be written.
-WRITE = 4
+WRITE = 0x04
+#: Told with others: there may be an error to ask for. Alone it is told of a reset only.
+BROKEN = 0x08
+#: Told with L{READ}: the peer's end waits behind what can be read.
+ENDED = 0x2000
 
 _BOTH = READ | WRITE
+_HUNG_UP = 0x10
+_TOLD_BESIDES = BROKEN | ENDED
+_NOTED = _BOTH | ENDED
+_EDGES = ENDED | 1 << 31  # EPOLLRDHUP | EPOLLET
 #: At most so many sockets have their turn before the reactor looks at others.
 _BATCH = 256
 
@@ -45,27 +60,43 @@ class WatchedSocket:
 
     @ivar handle: the socket.
     @ivar number: its descriptor; it stays when the socket is closed.
-    @ivar ready: called with L{READ}, L{WRITE} or both; whoever takes the socket over replaces it.
+    @ivar ready: called with what is told; whoever takes the socket over replaces it.
     @ivar events: what is watched for at present; L{Watcher.watch} changes it.
+    @ivar mask: for the watcher: what the kernel watches for.
+    @ivar missed: what may have become ready and was not told; who looks for it himself may clear
+        it.
     """
 
-    __slots__ = ("events", "handle", "number", "ready")
+    __slots__ = ("events", "handle", "mask", "missed", "number", "ready")
 
-    def __init__(self, handle: socket.socket, ready: Callable[[int], None]) -> None:
+    def __init__(self, handle: socket.SocketType, ready: Callable[[int], None]) -> None:
         self.handle = handle
         self.number = handle.fileno()
         self.ready = ready
-        self.events = 0
+        self.events = self.mask = self.missed = 0
 
 
 class Watcher(Protocol):
     """Tells sockets when they are ready."""
 
     def watch(self, one: WatchedSocket, events: int) -> None:
-        """Watch a socket for C{events} and for nothing else; 0 ceases to watch it."""
+        """Watch a socket for C{events}, L{READ} and L{WRITE}; 0 tells it nothing for a while.
+
+        What is wanted now and was not before is told if it is there already.
+        """
+
+    def again(self, one: WatchedSocket) -> None:
+        """Tell once more what is there: the socket was not read to its end."""
+
+    def release(self, one: WatchedSocket) -> None:
+        """Cease to watch a socket for good, without closing it."""
 
     def close(self, one: WatchedSocket) -> None:
         """Close a socket, whether it is watched or not."""
+
+
+def _ignore(events: int) -> None:
+    """Nothing, in the place of what a closed socket told; what that was is then free to go."""
 
 
 @implementer(IReadDescriptor)
@@ -86,25 +117,46 @@ class EpollWatcher:
         before = one.events
         if events == before:
             return
-        epoll = self._epoll or self._open()
-        if not before:
-            epoll.register(one.number, events)
-            self._sockets[one.number] = one
-            self._fresh.add(one.number)
-        elif events:
-            epoll.modify(one.number, events)
-        else:
-            epoll.unregister(one.number)
-            self._forget(one)
         one.events = events
+        mask = one.mask
+        if not mask:
+            self._register(one, events)
+            return
+        one.missed |= before & ~events
+        wanted = events & ~before
+        if wanted & (one.missed | ~mask):
+            one.missed &= ~wanted
+            one.mask = mask = mask | wanted
+            assert self._epoll is not None
+            self._epoll.modify(one.number, mask | _EDGES)
+
+    def _register(self, one: WatchedSocket, events: int) -> None:
+        # What is written to will be read later; what is read is seldom full when written to.
+        one.mask = events | READ
+        (self._epoll or self._open()).register(one.number, one.mask | _EDGES)
+        self._sockets[one.number] = one
+        self._fresh.add(one.number)
+
+    def again(self, one: WatchedSocket) -> None:
+        if not one.events:
+            one.missed |= READ
+        elif one.mask and self._epoll is not None:
+            self._epoll.modify(one.number, one.mask | _EDGES)  # which looks at it anew
+
+    def release(self, one: WatchedSocket) -> None:
+        if one.mask:
+            if self._epoll is not None:
+                self._epoll.unregister(one.number)
+            self._forget(one)
 
     def close(self, one: WatchedSocket) -> None:
-        if one.events:
-            one.events = 0
-            self._forget(one)
-        one.handle.close()  # the kernel forgets it by itself
+        if one.mask:
+            self._forget(one)  # the kernel forgets it by itself
+        one.ready = _ignore
+        one.handle.close()
 
     def _forget(self, one: WatchedSocket) -> None:
+        one.events = one.mask = one.missed = 0
         del self._sockets[one.number]
         if not self._sockets and self._epoll is not None:
             epoll, self._epoll = self._epoll, None
@@ -124,23 +176,37 @@ class EpollWatcher:
 
     def doRead(self) -> None:
         """Give every socket that is ready its turn."""
-        if self._epoll is None:
-            return
+        left = _BATCH
+        while self._epoll is not None and left > 0:
+            # Looking once more is much cheaper than a round of the reactor.
+            found = self._epoll.poll(0, left)
+            if not found:
+                return
+            left -= len(found)
+            self._tell(found)
+
+    def _tell(self, found: Iterable[tuple[int, int]]) -> None:
         # A descriptor that was closed in this batch may be another socket's already; what was
         # reported of the old one is not told to the new one.
         fresh = self._fresh
         fresh.clear()
         sockets = self._sockets
-        for number, events in self._epoll.poll(0, _BATCH):
+        for number, events in found:
             one = sockets.get(number)
             if one is None or number in fresh:
                 continue
+            wanted = one.events
+            if events & (BROKEN | _HUNG_UP):
+                events |= _BOTH  # whatever is tried next will tell
+            one.missed |= events & _NOTED & ~wanted
+            if not events & (wanted | BROKEN):
+                continue
             try:
-                one.ready(events & _BOTH or one.events)
+                one.ready(events & (wanted | _TOLD_BESIDES))
             except Exception:
                 _log.failure("a defect in relaying; the connection waits for its timeout")
                 if sockets.get(number) is one:
-                    self.watch(one, 0)
+                    self.release(one)
 
     def connectionLost(self, reason: Failure) -> None:
         """The reactor gives it up; only the end of the process does that."""
@@ -165,18 +231,18 @@ class _Descriptor:
 
     def doWrite(self) -> None:
         if self.one.events & WRITE:
-            self.one.ready(WRITE)
+            self.one.ready(WRITE | BROKEN)
 
     def connectionLost(self, reason: Failure) -> None:
         if self.one.events:
-            self.one.ready(self.one.events)
+            self.one.ready(self.one.events | BROKEN)
 
     def logPrefix(self) -> str:
         return "KumoProxy"
 
 
 class ReactorWatcher:
-    """Watches each socket with the reactor itself.
+    """Watches each socket with the reactor itself, which tells for as long as one is ready.
 
     @param reactor: provides L{twisted.internet.interfaces.IReactorFDSet}.
     """
@@ -197,9 +263,16 @@ class ReactorWatcher:
         if not events:
             del self._descriptors[one.number]
 
-    def close(self, one: WatchedSocket) -> None:
+    def again(self, one: WatchedSocket) -> None:
+        """Nothing: the reactor does."""
+
+    def release(self, one: WatchedSocket) -> None:
         if one.events:
             self.watch(one, 0)
+
+    def close(self, one: WatchedSocket) -> None:
+        self.release(one)
+        one.ready = _ignore
         one.handle.close()
 
 

@@ -113,8 +113,8 @@ class Trial:
         return client, self.accept()
 
 
-class KumoProxyMixin:
-    """What holds however the stream is carried."""
+class ProxyMixin:
+    """Starts a proxy and plays scenarios with it."""
 
     settings: dict[str, Any] = {}
     context: ssl.SSLContext | None = None
@@ -141,6 +141,10 @@ class KumoProxyMixin:
                 return scenario(trial)
 
         return await deferToThread(run)
+
+
+class KumoProxyMixin(ProxyMixin):
+    """What holds however the stream is carried."""
 
     async def test_source(self: Any) -> None:
         """The destination sees the source that was bound, and the reply says its port."""
@@ -391,7 +395,7 @@ class CopyTests(KumoProxyMixin, HalfCloseMixin, TestCase):
             relay: Any = vars(session)["_relay"]
             return [
                 [
-                    end.handle.getsockopt(level, option)
+                    way.source.handle.getsockopt(level, option)
                     for level, option in (
                         (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                         (socket.IPPROTO_TCP, socket.TCP_NODELAY),
@@ -400,7 +404,7 @@ class CopyTests(KumoProxyMixin, HalfCloseMixin, TestCase):
                         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
                     )
                 ]
-                for end in (relay._client, relay._destination)
+                for way in (relay._there, relay._back)
             ]
 
         for options in await self.play(scenario):

@@ -139,6 +139,8 @@ class SOCKS5Server:
     @param check_login: whether RFC 1929 can be done; a client that offers it is then always asked.
     @param require_login: whether a client that does not offer it is turned away.
     @param allow_names: whether CONNECT may name a host instead of an address.
+
+    @ivar is_closed: whether the last answer ended the session: send it, then close the connection.
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class SOCKS5Server:
         self._pending = bytearray()
         self._offered = b""
         self._bind_seen = False
+        self.is_closed = False
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -196,11 +199,6 @@ class SOCKS5Server:
     def pending(self) -> int:
         """How many octets have arrived and are not yet understood."""
         return len(self._pending)
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the last answer ended the session: send it, then close the connection."""
-        return self._state is _State.CLOSED
 
     @property
     def trailing_data(self) -> bytes:
@@ -263,6 +261,7 @@ class SOCKS5Server:
 
     def _close(self) -> None:
         self._state = _State.CLOSED
+        self.is_closed = True
         self._pending.clear()
 
     # -- reading ---------------------------------------------------------------------------------
