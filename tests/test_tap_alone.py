@@ -34,7 +34,9 @@ class ProxyTests(OutputCase):
         self.assertEqual(options.listen, ["tcp:5000:interface=127.0.0.1", "tcp:5001"])
         default = ProxySettings(listen="")
         self.assertEqual(options.settings, default)
-        self.assertEqual(len(list(kumoproxy.makeService(options))), 2)  # type: ignore[call-overload]
+        service: Any = kumoproxy.makeService(options)
+        [proxies] = service
+        self.assertEqual(len(list(proxies)), 2)
 
     def test_timeouts(self) -> None:
         """The timeouts are written as in a file; a bare number means seconds."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.application.service import IService
 from twisted.python import usage
 
+from kumotwist import service
 from kumotwist.service import Node
 from kumotwist.tap.kumo import Options, makeService
 from tests.config_case import ConfigCase
@@ -26,6 +27,8 @@ class OutputCase(ConfigCase):
         self.patch(sys, "stdout", self.stdout)
         self.patch(sys, "stderr", self.stderr)
         self.patch(sys, "excepthook", sys.excepthook)
+        # The signals of this process are trial's.
+        self.patch(service, "obey_signals", lambda *_, **__: None)
 
     def good(self) -> str:
         """The path of a configuration that is right."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, maybeDeferred
 
+from kumotwist.config import Configuration
 from kumotwist.http import guarded_site
 from kumotwist.http.settings import HTTPSettings
 from kumotwist.proxy.service import ProxyError, build_proxies
@@ -16,6 +16,7 @@ from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.proxy.web import proxy_pages
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService
+from kumotwist.service.proxies import StandaloneProxies
 from kumotwist.service.state import prepare_state_dir
 from kumotwist.smtp.settings import ListenerSettings, SinkSettings
 from kumotwist.smtp.sink import sink_factory
@@ -74,38 +75,23 @@ def proxy_services(
         raise StartError(str(error)) from None
 
 
-class _PagesLast(MultiService):
-    """Proxies, and pages that tell of them until they have drained."""
-
-    def __init__(self, proxies: MultiService) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._proxies = proxies
-        proxies.setServiceParent(self)
-
-    def stopService(self) -> Deferred[None]:
-        """Drain the proxies, then stop what tells of them."""
-        return Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
-        await maybeDeferred(self._proxies.disownServiceParent)
-        await maybeDeferred(super().stopService)
-
-
 def standalone_proxies(
     reactor: Any,
     proxies: Mapping[str, ProxySettings],
     rules: Mapping[str, ProxyRuleSettings],
     http: HTTPSettings | None,
-) -> MultiService:
+    configuration: Configuration | None = None,
+) -> StandaloneProxies:
     """What C{twistd kumoproxy} runs.
 
+    @param configuration: where all that comes from, if it comes from a file.
     @param http: where C{/metrics} and C{/proxy/status} are served; L{None} for nowhere.
     @raise StartError: if a proxy cannot be built.
     """
     services = proxy_services(reactor, proxies, rules)
+    together = StandaloneProxies(services, configuration)
     if http is None:
-        return services
-    together = _PagesLast(services)
+        return together
     site = guarded_site(reactor, http.trusted_hosts, proxy_pages(services))
     listening = ListeningService(reactor, "[http] listen", http.listen, site)
     listening.setServiceParent(together)  # type: ignore[no-untyped-call]

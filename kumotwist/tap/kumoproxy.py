@@ -100,7 +100,7 @@ def makeService(options: Options) -> IService:
 
     from kumotwist.errors import KumotwistError
     from kumotwist.proxy.descriptors import raise_descriptor_limit
-    from kumotwist.service import standalone_proxies
+    from kumotwist.service import obey_signals, standalone_proxies
 
     raise_descriptor_limit()
     explain_failed_start("kumoproxy")
@@ -113,7 +113,11 @@ def makeService(options: Options) -> IService:
             endpoint: attrs.evolve(options.settings, listen=endpoint) for endpoint in options.listen
         }
     try:
-        service: Any = standalone_proxies(reactor, proxies, rules, options.http)
+        service: Any = standalone_proxies(
+            reactor, proxies, rules, options.http, options.configuration
+        )
     except KumotwistError as error:
         raise SystemExit(f"kumoproxy: {error}") from None
+    if not options["check"]:
+        obey_signals(reactor, hurry=service.hurry, reload=service.reload)
     return service  # type: ignore[no-any-return]

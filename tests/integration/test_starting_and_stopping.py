@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import urllib.error
 import urllib.request
@@ -66,7 +67,7 @@ class ProgramTests(TestCase):
                 self.assertNotIn("Traceback", done.stdout)
 
     async def test_page_while_draining(self) -> None:
-        """The health page says 503 until the last client is gone."""
+        """The health page says 503 until the last client is gone, which a second signal hastens."""
         port, http = free_port(), free_port()
         path = Path(self.mktemp()).absolute()
         path.write_text(
@@ -78,11 +79,33 @@ class ProgramTests(TestCase):
         client = self.connect(port)
         self.assertTrue(await deferToThread(greeted, client))
         proxy.process.terminate()
-        await proxy.wait_for_output("Received SIGTERM")
+        await proxy.wait_for_output("received SIGTERM")
         await until(lambda: "is draining" in ask(http)[1], "a page that tells of the drain")
         self.assertEqual(ask(http)[0], 503)
-        client.close()
+        proxy.process.terminate()
         await proxy.wait_for_exit()
+        self.assertNotIn("Traceback", proxy.output())
+
+    async def test_rules_are_read_again(self) -> None:
+        """SIGHUP: the rules of the file hold for the next request, and the proxy goes on."""
+        port = free_port()
+        path = Path(self.mktemp()).absolute()
+        text = f"[proxy:main]\nlisten = 127.0.0.1:{port}\n[proxy-rule:one]\naction = deny\n"
+        path.write_text(text)
+        proxy = await start_plugin(self, "kumoproxy", ["-c", str(path)], port)
+        request = b"\x05\x01\x00\x01\x7f\x00\x00\x01" + port.to_bytes(2, "big")
+
+        def answer() -> bytes:
+            client = self.connect(port)
+            self.assertTrue(greeted(client))
+            client.sendall(request)
+            return client.recv(2)
+
+        self.assertEqual(await deferToThread(answer), b"\x05\x02")
+        path.write_text(text.replace("deny", f"allow\ndestinations = 127.0.0.1\nports = {port}"))
+        proxy.process.send_signal(signal.SIGHUP)
+        await proxy.wait_for_output("the rules were read again")
+        self.assertEqual(await deferToThread(answer), b"\x05\x00")
 
     async def test_other_listeners(self) -> None:
         """Listeners of Twisted's own are as quiet about it: one line, and clients again later."""
