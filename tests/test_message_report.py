@@ -8,12 +8,12 @@ from email.message import EmailMessage
 from typing import Any
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message import Notice, QueuedMessage, build_report, wants_report
-from kumotwist.message.report import MAX_RETURNED_HEADER, MAX_RETURNED_MESSAGE
+from kumotwist.message.report import MAX_RETURNED_HEADER, MAX_RETURNED_MESSAGE, Action
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 
 ORIGINAL = (
@@ -276,6 +276,65 @@ class ReportTests(SynchronousTestCase):
         self.assertTrue(wants_report(MESSAGE))
         self.assertFalse(wants_report(attrs.evolve(MESSAGE, sender="")))
         self.assertRaises(ValueError, report, sender="")
+
+
+class ActionTests(SynchronousTestCase):
+    """Reports of what is no failure (RFC 3464, 2.3.3)."""
+
+    def test_fields(self) -> None:
+        """Each action says what became of the message, to people and to programs."""
+        taken = Reply(250, EnhancedCode(2, 6, 0), ("queued",))
+        greylisted = Reply(451, EnhancedCode(4, 7, 1), ("later",))
+        actions: list[tuple[Action, Reply, str, str]] = [
+            ("delivered", taken, "2.6.0", "was delivered"),
+            ("relayed", taken, "2.6.0", "was passed on"),
+            ("relayed", Reply(250, None, ("ok",)), "2.0.0", "was passed on"),
+            ("delayed", greylisted, "4.7.1", "is delayed"),
+            ("delayed", Reply(550, EnhancedCode(5, 1, 1), ("no",)), "4.0.0", "is delayed"),
+        ]
+        for action, reply, code, words in actions:
+            notice = attrs.evolve(FAILURE, action=action, reply=reply, retry_until=NOW + 60)
+            written, parsed = report(
+                ORIGINAL,
+                notice,
+                meta={"dsn_notify": ["SUCCESS", "DELAY"], "dsn_ret": "FULL"},
+            )
+            _, of_recipient = status(parsed)
+            self.assertEqual((of_recipient["Action"], of_recipient["Status"]), (action, code))
+            self.assertIn(words, parsed["Subject"])
+            self.assertEqual(of_recipient["Will-Retry-Until"], "Tue, 01 Jul 2025 11:33:38 +0000")
+            self.assertEqual(parts(parsed)[2].get_content_type(), "text/rfc822-headers")
+            self.assertNotIn(b"the text", written)
+
+    def test_wishes(self) -> None:
+        """Who is told of what: the words of NOTIFY, and what holds without them."""
+        actions: tuple[Action, ...] = ("failed", "delayed", "delivered", "relayed")
+        for meta, default, wanted in (
+            ({}, False, [True, False, False, False]),
+            ({}, True, [True, True, False, False]),
+            ({"dsn_notify": []}, True, [False] * 4),
+            ({"dsn_notify": ["SUCCESS"]}, True, [False, False, True, True]),
+            ({"dsn_notify": ["DELAY", "FAILURE"]}, False, [True, True, False, False]),
+        ):
+            for sender, told in (("a@b", wanted), ("", [False] * 4), ("<>", [False] * 4)):
+                message = attrs.evolve(MESSAGE, meta=dict(meta), sender=sender)
+                self.assertEqual(
+                    [wants_report(message, each, delay_by_default=default) for each in actions],
+                    told,
+                )
+
+    @settings(deadline=None)
+    @given(st.sampled_from(["delayed", "delivered", "relayed"]), st.text(max_size=60), st.text())
+    def test_no_injection(self, action: Action, text: str, words: str) -> None:
+        """Whatever was said, a report stays three parts of 7-bit lines."""
+        notice = attrs.evolve(
+            FAILURE, action=action, reason=text, reply=Reply(250, None, (words + "\r\nX: y",))
+        )
+        meta = {"dsn_notify": ["SUCCESS", "DELAY"], "dsn_envid": text, "dsn_orcpt": words}
+        written, parsed = report(ORIGINAL, notice, meta=meta)
+        self.assertEqual(len(parts(parsed)), 3)
+        self.assertNotIn("X", status(parsed)[1])
+        self.assertTrue(written.isascii())
 
 
 class WishesTests(SynchronousTestCase):
