@@ -288,6 +288,23 @@ class DelayTests(FateCase):
         self.assertTrue(self.spool.messages[message.id].meta["dsn_delayed"])
         self.assertEqual(len(self.spool.messages), 2)
 
+    def test_attempt_under_way(self) -> None:
+        """A report that takes its time is made once, does not touch an attempt that has begun
+        meanwhile, and only then counts as told."""
+        spool = SlowSpool()
+        self.build(spool)
+        message = self.message(meta={"dsn_notify": ["DELAY"]})
+        self.fail_after(message, 15000)
+        self.fail_after(message, 16000)
+        (told,) = spool.reading
+        self.assertNotIn("dsn_delayed", spool.messages[message.id].meta)
+        message.body = BODY
+        told.callback(None)
+        self.assertEqual(message.body, BODY)
+        self.assertTrue(spool.messages[message.id].meta["dsn_delayed"])
+        self.fail_after(message, 17000)
+        self.assertEqual(len(self.reports()), 1)
+
     def test_held_source(self) -> None:
         """A message that waits for a source is late as well."""
         message = self.message(meta={"dsn_notify": ["DELAY"]})

@@ -56,6 +56,8 @@ class Reporter:
         self._recorder = recorder
         self._hostname = hostname
         self._requeue = requeue
+        # Messages whose delay is being reported, by their ids.
+        self._telling: set[str] = set()
 
     def failed(self, message: QueuedMessage, notice: Notice) -> None:
         """The message is given up: report it, and forget it with that.
@@ -77,13 +79,12 @@ class Reporter:
 
     def delayed(self, message: QueuedMessage, notice: Notice) -> None:
         """The message waits for long: report it, once."""
-        message.meta[_TOLD] = True
+        self._telling.add(message.id)
         self._start(message, self._tell_of_delay(message, notice))
 
-    @staticmethod
-    def told_of_delay(message: QueuedMessage) -> bool:
-        """Whether the sender has heard that the message is late."""
-        return bool(message.meta.get(_TOLD))
+    def told_of_delay(self, message: QueuedMessage) -> bool:
+        """Whether the sender has heard that the message is late, or is just being told."""
+        return bool(message.meta.get(_TOLD)) or message.id in self._telling
 
     # -- one report -------------------------------------------------------------------------------
 
@@ -120,7 +121,8 @@ class Reporter:
                 return
             self._put_off(message, notice, original, replaced, failure)
             return
-        self._bodies.drop(message)
+        if replaced:  # a late message goes on, and an attempt may be under way
+            self._bodies.drop(message)
         self._take(report, body, message)
 
     def _put_off(
@@ -148,10 +150,14 @@ class Reporter:
         )
 
     async def _tell_of_delay(self, message: QueuedMessage, notice: Notice) -> None:
-        original = await self._original(message)
-        # In one turn, hence in one commit: that it was told, and the report.
-        self._spool.update(message).addErrback(self._not_updated, message)
-        await self._replace(message, notice, original, [])
+        try:
+            original = await self._original(message)
+            # In one turn, hence in one commit: that it was told, and the report.
+            message.meta[_TOLD] = True
+            self._spool.update(message).addErrback(self._not_updated, message)
+            await self._replace(message, notice, original, [])
+        finally:
+            self._telling.discard(message.id)
 
     async def _original(self, message: QueuedMessage) -> bytes:
         """The message, as far as it can be read."""
