@@ -56,6 +56,22 @@ class OptionsTests(OutputCase):
         self.assertEqual(self.stdout.getvalue(), f"{path}: ok\n")
         self.assertEqual([each.name for each in self.directory.iterdir()], ["kumo.ini"])
 
+    def test_check_certificates(self) -> None:
+        """C{--check} tries certificates with their keys, those of proxies as well."""
+        nonsense = self.write("nonsense", "nonsense.pem")
+        pair = f"tls_certificate = {nonsense}\ntls_private_key = {nonsense}\n"
+        path = self.write(
+            f"[listener:in]\nlisten = 127.0.0.1:2525\n{pair}"
+            f"[sink:x]\nlisten = 127.0.0.1:2526\n{pair}"
+            f"[proxy:p]\nlisten = 127.0.0.1:5000\n{pair}"
+        )
+        self.assertEqual(self.exit(Options(), "-c", path, "--check"), 1)
+        lines = self.stderr.getvalue().splitlines()
+        for line, section in zip(lines, ("listener:in", "sink:x", "proxy:p"), strict=True):
+            self.assertTrue(line.startswith(f"{path}: [{section}] tls_certificate: "), line)
+            self.assertIn(nonsense, line)
+        self.assertEqual(self.stdout.getvalue(), "")
+
     def test_mistakes(self) -> None:
         """Every mistake is told on stderr, with status 1, with and without C{--check}."""
         path = self.write(

@@ -28,8 +28,19 @@ class Options(usage.Options):
         """Read the configuration: with mistakes in it nothing starts."""
         self.configuration = read_configuration(self["config"])
         if self["check"]:
+            self._check_certificates()
             sys.stdout.write(f"{self['config']}: ok\n")
             raise SystemExit(0)
+
+    def _check_certificates(self) -> None:
+        from kumotwist.service.certificates import unusable_certificates
+
+        lines = [
+            f"{self['config']}: {line}\n" for line in unusable_certificates(self.configuration)
+        ]
+        if lines:
+            sys.stderr.write("".join(lines))
+            raise SystemExit(1)
 
 
 def read_configuration(path: str) -> Configuration:
