@@ -26,14 +26,19 @@ BANNER = b"220 mx.example ESMTP\r\n"
 _PIECE = 1 << 20
 
 
-def socks5(handle: socket.socket, port: int) -> None:
+def socks5(handle: socket.socket, port: int, bind: bool = False) -> None:
     """Ask the server on a connected socket for C{127.0.0.1:port}.
 
+    @param bind: whether to choose a source first, 127.0.0.2, as MTAs do with KumoProxy.
     @raise OSError: the server refused or closed.
     """
     handle.sendall(b"\x05\x01\x00")
     if handle.recv(2) != b"\x05\x00":
         raise OSError("no greeting")
+    if bind:
+        handle.sendall(b"\x05\x02\x00\x01\x7f\x00\x00\x02\x00\x00")
+        if handle.recv(10)[:2] != b"\x05\x00":
+            raise OSError("BIND was refused")
     handle.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack("!H", port))
     if handle.recv(10)[:2] != b"\x05\x00":
         raise OSError("refused")
@@ -111,7 +116,7 @@ def bulk_server() -> Iterator[int]:
 # -- clients ---------------------------------------------------------------------------------------
 
 
-def _short_sessions(port: int, target: int, seconds: float, results: Any) -> None:
+def _short_sessions(port: int, target: int, seconds: float, bind: bool, results: Any) -> None:
     made = failed = 0
     end = time.monotonic() + seconds
     address = ("127.0.0.1", port)
@@ -120,7 +125,7 @@ def _short_sessions(port: int, target: int, seconds: float, results: Any) -> Non
         try:
             handle.settimeout(10)
             handle.connect(address)
-            socks5(handle, target)
+            socks5(handle, target, bind)
             arrived = 0
             while piece := handle.recv(4096):
                 arrived += len(piece)
@@ -134,18 +139,21 @@ def _short_sessions(port: int, target: int, seconds: float, results: Any) -> Non
     results.put((made, failed))
 
 
-def connection_rate(port: int, target: int, seconds: float, clients: int) -> tuple[float, int, int]:
+def connection_rate(
+    port: int, target: int, seconds: float, clients: int, bind: bool = False
+) -> tuple[float, int, int]:
     """Make sessions as fast as the server can: connect, ask, read the banner and the end.
 
     @param port: the SOCKS5 server's.
     @param target: the banner server's.
     @param seconds: for so long.
     @param clients: how many processes do it, each one session at a time.
+    @param bind: see L{socks5}.
     @return: sessions per second, how many succeeded, how many failed.
     """
     results = _fork.SimpleQueue()
     begun = time.monotonic()
-    with _children(clients, _short_sessions, port, target, seconds, results):
+    with _children(clients, _short_sessions, port, target, seconds, bind, results):
         found = [results.get() for _ in range(clients)]
     taken = time.monotonic() - begun
     made = sum(one for one, _ in found)

@@ -27,8 +27,10 @@ class Deadlines:
 
     def start(self, owner: Hashable, call: Callable[[], None]) -> None:
         """Give C{owner} its time, from now on; a time that was started before is forgotten."""
-        self._waiting.pop(owner, None)
-        self._waiting[owner] = (self._clock.seconds() + self._seconds, call)
+        waiting = self._waiting
+        if owner in waiting:
+            del waiting[owner]  # so that it goes to the end
+        waiting[owner] = (self._clock.seconds() + self._seconds, call)
         if self._timer is None:
             self._timer = self._clock.callLater(self._seconds, self._due)
 

@@ -45,6 +45,8 @@ class SourceLimits:
     @param clock: tells the time, and when it is the next one's turn.
     @param max_connections: how many may be open from one source; L{None} for any number.
     @param rate: how many may be opened in a time from one source; L{None} for any.
+
+    @ivar limited: whether there is a limit at all.
     """
 
     def __init__(
@@ -59,11 +61,7 @@ class SourceLimits:
         self._tolerance = self._interval * (rate.burst - 1) if rate else 0.0
         self._sources: dict[IPAddress, _Source] = {}
         self._sweep_at = _SWEEP_AT
-
-    @property
-    def limited(self) -> bool:
-        """Whether there is a limit at all."""
-        return self._max_connections is not None or self._interval > 0
+        self.limited = max_connections is not None or self._interval > 0
 
     def acquire(self, source: IPAddress) -> str | None:
         """Count a new connection from C{source}, unless a limit is reached or somebody waits.
@@ -74,6 +72,9 @@ class SourceLimits:
         known = self._known(source)
         if known.waiting:
             return f"{len(known.waiting)} others wait for {source}"
+        if not self.limited:
+            known.connections += 1
+            return None
         return self._take(source, known)[0] or None
 
     def wait(self, source: IPAddress, owner: Hashable, call: Callable[[], None]) -> None:
@@ -96,7 +97,8 @@ class SourceLimits:
         """A connection that was counted has ended."""
         known = self._sources[source]
         known.connections -= 1
-        self._admit(source, known)
+        if known.waiting:
+            self._admit(source, known)
         if not (known.connections or known.waiting or self._interval):
             self._sources.pop(source, None)
 

@@ -264,13 +264,14 @@ class Dialer:
         self._keepalive = keepalive
 
     def bind(self, source: IPAddress, port: int) -> IOutgoing:
-        if not _can_be_source(source):
+        chosen = port or not source.is_unspecified
+        if chosen and not _can_be_source(source):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         handle = _new_socket(socket.AF_INET if source.version == 4 else socket.AF_INET6)
         try:
             self._keepalive.apply(handle)
             local = Address(source, port)
-            if port or not source.is_unspecified:
+            if chosen:
                 self._bind(handle, local)
                 if _BIND_ADDRESS_NO_PORT is None:
                     local = _address_of(handle.getsockname())

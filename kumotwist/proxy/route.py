@@ -44,6 +44,9 @@ class Refusal:
     reason: str
 
 
+_OTHER_FAMILY = Refusal(Rep.ADDRESS_TYPE_NOT_SUPPORTED, "source and destination differ in family")
+
+
 def choose_route(
     dialer: IDialer | None,
     rules: Rules,
@@ -64,7 +67,7 @@ def choose_route(
     @param destinations: the addresses of the destination; at least one.
     @param port: the port there.
     """
-    refusal = Refusal(Rep.ADDRESS_TYPE_NOT_SUPPORTED, "source and destination differ in family")
+    refusal = _OTHER_FAMILY
     for destination in destinations:
         if bound is not None and bound.version != destination.version:
             continue

@@ -456,9 +456,10 @@ class ProxySession(Protocol):
     def _end(self, outcome: str) -> None:
         """Every connection is gone: count, and write the session's line."""
         shared = self._shared
-        for deadlines in (shared.phases, shared.silence, shared.turns):
-            if deadlines is not None:
-                deadlines.stop(self)
+        shared.silence.stop(self)
+        shared.phases.stop(self)
+        if shared.turns is not None:
+            shared.turns.stop(self)
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._close_outgoing()

@@ -180,14 +180,18 @@ class _Way:
                 self.end()
                 return
             self._relay.count(self, number)
-            if self._pipe is not None or number == _READ:
+            if self._pipe is not None:
+                self._forward(NO_WAIT)
+                break  # what comes meanwhile makes the next one larger
+            if number == _READ:
                 self._forward(NO_WAIT)
             elif events & ENDED:
                 self._forward(_MORE)
             else:
                 self._forward(NO_WAIT)
                 return  # it was all that there is
-        self._relay.watcher.again(self.source)
+        if not self.pending:
+            self._relay.watcher.again(self.source)
 
     def _survive(self, error: OSError) -> bool:
         """Reading has failed. Return whether it is worth another attempt."""
@@ -259,7 +263,7 @@ class _Way:
             if waiting:
                 sent = self.sink.handle.send(waiting, flags)
                 self._waiting = waiting[sent:] if sent < len(waiting) else b""
-            while self._in_pipe and self._pipe is not None:
+            if self._in_pipe and self._pipe is not None:
                 self._in_pipe -= self._splice(self._pipe[0], self.sink.number, self._in_pipe)
         except OSError as error:
             if error.errno not in _AGAIN:
