@@ -222,6 +222,16 @@ class ConversationTests(ProxyCase):
         client = self.client()
         self.assertEqual(client.say(b"\x05\x01\x01"), b"\x05\xff")
         self.assertTrue(client.transport.disconnecting)
+        client.transport.lose()
+        self.assertIn("(offered: 01)", self.outcome())
+
+    def test_login_where_there_is_none(self) -> None:
+        """A client that wants to log in, at a proxy without C{auth}: the log says what is wrong."""
+        self.start()
+        client = self.client()
+        self.assertEqual(client.say(b"\x05\x01\x02"), b"\x05\xff")
+        client.transport.lose()
+        self.assertIn("the client insists on a login", self.outcome())
 
     def test_early_stream_is_bounded(self) -> None:
         """A client that sends a lot before it is connected is not read until then."""
@@ -285,7 +295,10 @@ class LoginTests(ProxyCase):
     def test_required(self) -> None:
         """Where logins are required, a client that cannot is turned away."""
         self.start_with_users(require_auth=True)
-        self.assertEqual(self.client().say(GREETING), b"\x05\xff")
+        client = self.client()
+        self.assertEqual(client.say(GREETING), b"\x05\xff")
+        client.transport.lose()
+        self.assertIn("does not log in, and must (require_auth)", self.outcome())
         self.assertEqual(self.client().say(LOGIN_GREETING), b"\x05\x02")
 
     def test_not_required(self) -> None:

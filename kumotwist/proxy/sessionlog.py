@@ -12,7 +12,9 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-__all__ = ["SessionFacts", "SessionLog"]
+from kumotwist.wire.socks5.format import NO_AUTHENTICATION, USERNAME_PASSWORD
+
+__all__ = ["SessionFacts", "SessionLog", "no_method"]
 
 #: Seconds between two events.
 _EVERY = 0.1
@@ -42,6 +44,20 @@ def _line(one: SessionFacts) -> str:
         f"destination={one['destination']} out={one['to_destination']} back={one['to_client']} "
         f"seconds={one['seconds']:.3f}: {one['outcome']}"
     )
+
+
+def no_method(offered: bytes, has_logins: bool) -> str:
+    """Why a client was turned away after its greeting, for the line of its session.
+
+    @param offered: the methods of authentication that it can do.
+    @param has_logins: whether the proxy knows somebody who may log in.
+    """
+    if has_logins and NO_AUTHENTICATION in offered:
+        return "the client does not log in, and must (require_auth)"
+    if not has_logins and USERNAME_PASSWORD in offered:
+        return "the client insists on a login, and there is none here (auth)"
+    methods = " ".join(f"{method:02x}" for method in offered[:8]) or "none"
+    return f"no acceptable method of authentication (offered: {methods})"
 
 
 class SessionLog:
