@@ -13,24 +13,29 @@ Twisted's epoll reactor with two differences, both in what an event costs:
 from __future__ import annotations
 
 import errno
+from select import EPOLLIN
 from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import installReactor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST, installReactor
+from twisted.logger import Logger
 
 __all__ = ["DirectEPollReactor", "install"]
 
+_log = Logger()
 
-class _DirectWrites:
-    """Sends at once what can be sent at once."""
+
+class _Direct:
+    """Sends at once what can be sent at once, and reads with one call less."""
 
     def write(self: Any, data: bytes) -> None:
         """Send octets, or buffer those that the socket does not take."""
         if (
             data
-            and not self.dataBuffer
+            and type(data) is bytes
             and not self._tempDataBuffer
+            and not self.dataBuffer
             and self.connected
             and not self.TLS
             and not self.disconnecting
@@ -38,24 +43,39 @@ class _DirectWrites:
             # A pull producer is asked for more when the loop finds the socket writable.
             and (self.producer is None or self.streamingProducer)
         ):
-            sent = self.writeSomeData(data)
-            # An exception is left to the loop: it will meet it again and end the connection.
-            if isinstance(sent, int) and sent > 0:
-                if sent == len(data):
-                    return
-                data = data[sent:]
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # Full, or broken: the loop will meet an error again and end the connection.
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
         super().write(data)  # type: ignore[misc]
+
+    def doRead(self: Any) -> Any:
+        """Hand on what has arrived; see L{twisted.internet.interfaces.IReadDescriptor}."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
 
     def writeSequence(self: Any, iovec: Any) -> None:
         """Send several pieces as one."""
         self.write(b"".join(iovec))
 
 
-class _Server(_DirectWrites, tcp.Server):
+class _Server(_Direct, tcp.Server):
     """A connection that was accepted."""
 
 
-class _Client(_DirectWrites, tcp.Client):
+class _Client(_Direct, tcp.Client):
     """A connection that was made."""
 
 
@@ -106,11 +126,22 @@ class DirectEPollReactor(EPollReactor):
             raise
         selectables = self._selectables
         handle: Any = self._doReadOrWrite
+        disconnect: Any = self._disconnectSelectable
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
-            if selectable is not None:
+            if selectable is None:
+                continue
+            if event != EPOLLIN or not isinstance(selectable, _Direct):
                 # It logs whatever a connection raises, and ends that connection.
                 handle(selectable, descriptor, event)
+                continue
+            try:
+                why = selectable.doRead()
+            except BaseException as error:
+                _log.failure("a connection failed")
+                why = error
+            if why is not None:
+                disconnect(selectable, why, True)
 
     doIteration = doPoll
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.journal import RECORD_TYPES, SourceAddress, make_record
-from kumotwist.journal.records import render_time
+from kumotwist.journal.records import encode_record, render_time
 from kumotwist.message import QueuedMessage
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 
@@ -193,3 +195,50 @@ class RecordTests(SynchronousTestCase):
     def test_times(self) -> None:
         """Times are RFC 3339 in UTC, always with a fraction."""
         self.assertEqual(render_time(0.0), "1970-01-01T00:00:00.000000Z")
+
+    def test_times_are_rounded_as_everywhere(self) -> None:
+        """The fraction is what the standard library makes of the moment, at any second's edge."""
+        for moment in (1751365957.25, 1751365957.9999999, 0.0000005, 1751365957.1234565, -0.25):
+            expected = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
+            self.assertEqual(render_time(moment), expected.replace("+00:00", "Z"))
+
+
+class EncodingTests(SynchronousTestCase):
+    """A record is the same line whichever way it is written."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Records with little and with much in them."""
+        odd = Reply(250, None, ('say "hi"\\', "é \u2028 \x7f \ud83d\ude00"), "")
+        full = make_record(
+            "Delivery",
+            now=1751365960.5,
+            nodeid="node",
+            response=odd,
+            message=MESSAGE,
+            site="mx.example.org",
+            peer_name="mx\x00.example.org",
+            peer_address="192.0.2.25",
+            source_address=SourceAddress("192.0.2.1:4000", "192.0.2.2:1080", "socks5"),
+            tls_peer_subject_name=["CN=ä", 'O="x"'],
+            session_id="s",
+            meta={"depth": [1, None, {"é": 0.5}]},
+            headers={"Subject": "x"},
+        )
+        plain = make_record("Rejection", now=1.0, nodeid="node", response=REPLY)
+        return [full, plain, {**plain, "tls_peer_subject_name": []}, {**plain, "size": None}]
+
+    def test_same_as_json(self) -> None:
+        """What is written is what the standard library writes."""
+        for record in self.records():
+            expected = json.dumps(record, separators=(",", ":"))
+            self.assertEqual(encode_record(record), expected)
+
+    def test_other_records(self) -> None:
+        """A record with other fields, or with the same in another order, is written as it is."""
+        plain = self.records()[1]
+        renamed = dict(plain)
+        renamed["other"] = renamed.pop("headers")
+        turned = dict(reversed(plain.items()))
+        for record in (renamed, turned, {}, {"type": "x"}):
+            self.assertEqual(json.loads(encode_record(record)), record)
+            self.assertEqual(list(json.loads(encode_record(record))), list(record))

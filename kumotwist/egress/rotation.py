@@ -60,6 +60,9 @@ class Rotation:
         @param eligible: told a source's name, says whether it may be chosen now.
         @return: the name, or L{None} if no entry is eligible.
         """
+        if len(self._entries) == 1:
+            name = self._entries[0][0]
+            return name if eligible(name) else None
         refused: set[str] = set()
         set_aside: list[tuple[Fraction, int, int]] = []
         chosen = None

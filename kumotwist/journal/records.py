@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -9,7 +12,14 @@ if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
     from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["RECORD_TYPES", "RecordType", "SourceAddress", "make_record", "render_time"]
+__all__ = [
+    "RECORD_TYPES",
+    "RecordType",
+    "SourceAddress",
+    "encode_record",
+    "make_record",
+    "render_time",
+]
 
 RecordType = Literal[
     "Reception",
@@ -100,6 +110,7 @@ def make_record(
         if reception_protocol is None:
             reception_protocol = message.meta.get("reception_protocol")
     enhanced = response.enhanced_code
+    event_time = render_time(now)
     return {
         "type": kind,
         "id": id,
@@ -122,9 +133,9 @@ def make_record(
         },
         "peer_address": None if peer_address is None else {"name": peer_name, "addr": peer_address},
         "timestamp": int(now),
-        "event_time": render_time(now),
+        "event_time": event_time,
         "created": int(created),
-        "created_time": render_time(created),
+        "created_time": event_time if created == now else render_time(created),
         "num_attempts": attempts if num_attempts is None else num_attempts,
         "bounce_classification": bounce_classification,
         "egress_pool": egress_pool,
@@ -149,7 +160,90 @@ def make_record(
     }
 
 
+# One encoder for all records: json.dumps builds a new one for every call with options.
+_encode_any = json.JSONEncoder(separators=(",", ":"), default=str).encode
+_quoted = json.encoder.encode_basestring_ascii
+
+
+# What make_record builds, in its order.
+_FIELDS = (
+    "type", "id", "sender", "recipient", "queue", "site", "size", "response", "peer_address",
+    "timestamp", "event_time", "created", "created_time", "num_attempts", "bounce_classification",
+    "egress_pool", "egress_source", "source_address", "delivery_protocol", "reception_protocol",
+    "tls_cipher", "tls_protocol_version", "tls_peer_subject_name", "nodeid", "session_id", "meta",
+    "headers",
+)  # fmt: skip
+
+
+def encode_record(record: dict[str, Any]) -> str:
+    """A record as a line of JSON, in ASCII and without its line end.
+
+    Two or more are written for each message. So what has exactly the fields of L{make_record} is
+    written down field by field, in half of the time that an encoder takes; anything else is left
+    to one.
+    """
+    if tuple(record) == _FIELDS:
+        try:
+            return _encode_fields(record)
+        except (KeyError, TypeError, ValueError):
+            pass  # a value is not what make_record puts there
+    return _encode_any(record)
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else _quoted(value)
+
+
+def _texts(values: dict[str, str | None] | None) -> str:
+    """An object whose values are texts."""
+    if values is None:
+        return "null"
+    return "{" + ",".join([f'"{name}":{_text(value)}' for name, value in values.items()]) + "}"
+
+
+def _encode_fields(record: dict[str, Any]) -> str:
+    (
+        kind, id, sender, recipient, queue, site, size, response, peer, timestamp, event_time,
+        created, created_time, attempts, classification, pool, source, source_address,
+        delivery_protocol, reception_protocol, tls_cipher, tls_version, tls_subject, nodeid,
+        session_id, meta, headers,
+    ) = record.values()  # fmt: skip
+    enhanced = response["enhanced_code"]
+    code = "null"
+    if enhanced is not None:
+        code = (
+            f'{{"class":{enhanced["class"]:d},"subject":{enhanced["subject"]:d},'
+            f'"detail":{enhanced["detail"]:d}}}'
+        )
+    subject = "null" if tls_subject is None else _encode_any(tls_subject)
+    return (
+        f'{{"type":{_quoted(kind)},"id":{_quoted(id)},"sender":{_quoted(sender)},'
+        f'"recipient":{_quoted(recipient)},"queue":{_quoted(queue)},"site":{_quoted(site)},'
+        f'"size":{size:d},"response":{{"code":{response["code"]:d},"enhanced_code":{code},'
+        f'"content":{_quoted(response["content"])},"command":{_text(response["command"])}}},'
+        f'"peer_address":{_texts(peer)},"timestamp":{timestamp:d},"event_time":"{event_time}",'
+        f'"created":{created:d},"created_time":"{created_time}","num_attempts":{attempts:d},'
+        f'"bounce_classification":{_quoted(classification)},"egress_pool":{_text(pool)},'
+        f'"egress_source":{_text(source)},"source_address":{_texts(source_address)},'
+        f'"delivery_protocol":{_text(delivery_protocol)},'
+        f'"reception_protocol":{_text(reception_protocol)},"tls_cipher":{_text(tls_cipher)},'
+        f'"tls_protocol_version":{_text(tls_version)},'
+        f'"tls_peer_subject_name":{subject},"nodeid":{_quoted(nodeid)},"session_id":{_text(session_id)},'
+        f'"meta":{_encode_any(meta) if meta else "{}"},'
+        f'"headers":{_encode_any(headers) if headers else "{}"}}}'
+    )
+
+
 def render_time(moment: float) -> str:
     """A moment in UTC as RFC 3339 writes it, with microseconds: C{2026-01-31T12:00:00.000000Z}."""
-    # isoformat takes half the time of strftime, and "+00:00" is what Z stands for.
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    # Rounded as datetime does it; most moments share their second with many others.
+    fraction, second = math.modf(moment)
+    microseconds = round(fraction * 1e6)
+    if not 0 <= microseconds < 1_000_000:
+        return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    return f"{_render_second(second)}.{microseconds:06d}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _render_second(second: float) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.interfaces import IJournal
+from kumotwist.journal.records import encode_record
 from kumotwist.journal.segments import Segment, segment_name
 from kumotwist.journal.settings import LogSettings
 
@@ -27,9 +27,6 @@ RETRY_DELAY = 1.0
 MAX_BACKLOG = 16 * 1024 * 1024
 
 _NAMES_TRIED = 1000
-
-# One encoder for all records: json.dumps builds a new one for every call with options.
-_encode = json.JSONEncoder(separators=(",", ":"), default=str).encode
 
 
 @implementer(IJournal)
@@ -80,7 +77,7 @@ class JournalWriter:
 
     def record(self, record: dict[str, Any]) -> None:
         """Write one record; it can be read in the file within a second."""
-        line = _encode(record).encode("ascii") + b"\n"
+        line = encode_record(record).encode("ascii") + b"\n"
         if self._closed or self._gathered + len(line) > MAX_BACKLOG:
             self._drop()
             return

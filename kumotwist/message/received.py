@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -51,25 +52,41 @@ def received_header(
         3.7.3).
     @return: the field with its final CRLF, folded at 78 characters where that is possible.
     """
+    if smtputf8 and protocol.startswith("ESMTP"):
+        protocol = "UTF8" + protocol[1:]
+    tls = (tls_version, tls_cipher, tls_subject)
+    text, column = _opening(ehlo, peer, hostname, protocol, *tls)
+    words = ["id", _clean(_NOT_ATOM, message_id)]
+    if len(recipients) == 1 and _MAILBOX.fullmatch(recipients[0]):
+        words += ["for", f"<{recipients[0]}>"]
+    words[-1] += ";"
+    words.append(date_time(now))
+    return f"{_fold(text, column, words)[0]}\r\n".encode("ascii")
+
+
+@functools.lru_cache(maxsize=1024)
+def _opening(
+    ehlo: str,
+    peer: str,
+    hostname: str,
+    protocol: str,
+    tls_version: str | None,
+    tls_cipher: str | None,
+    tls_subject: str | None,
+) -> tuple[str, int]:
+    """What the messages of one session have in common, and where its last line ends."""
     literal = _address_literal(peer)
     words = ["from", _clean(_NOT_DOMAIN, ehlo) or literal or "unknown"]
     if literal:
         words.append(f"({literal})")
     words += ["by", _clean(_NOT_DOMAIN, hostname) or "unknown", "(kumotwist)"]
-    if smtputf8 and protocol.startswith("ESMTP"):
-        protocol = "UTF8" + protocol[1:]
     words += ["with", _clean(_NOT_ATOM, protocol)]
     if tls_version:
         words.append(f"({_clean(_NOT_ATOM, tls_version)}:{_clean(_NOT_ATOM, tls_cipher or '')})")
         if tls_subject:
             words += ["(verified", "client", *_clean(_NOT_SUBJECT, tls_subject).split()]
             words[-1] += ")"
-    words += ["id", _clean(_NOT_ATOM, message_id)]
-    if len(recipients) == 1 and _MAILBOX.fullmatch(recipients[0]):
-        words += ["for", f"<{recipients[0]}>"]
-    words[-1] += ";"
-    words.append(date_time(now))
-    return _fold(words).encode("ascii")
+    return _fold("Received:", len("Received:"), words)
 
 
 def _address_literal(peer: str) -> str:
@@ -87,11 +104,19 @@ def _clean(unwanted: re.Pattern[str], text: str) -> str:
     return unwanted.sub("?", text[:_LONGEST_NAME])
 
 
-def _fold(words: list[str]) -> str:
-    lines = ["Received:"]
+def _fold(text: str, column: int, words: list[str]) -> tuple[str, int]:
+    """Append words, on new lines where they do not fit.
+
+    @param column: characters of the last line so far.
+    @return: the text, and the same of it.
+    """
+    parts = [text]
     for word in words:
-        if len(lines[-1]) + 1 + len(word) > _LINE:
-            lines.append("        " + word)
+        length = len(word)
+        if column + 1 + length > _LINE:
+            parts.append(f"\r\n        {word}")
+            column = 8 + length
         else:
-            lines[-1] += " " + word
-    return "\r\n".join(lines) + "\r\n"
+            parts.append(f" {word}")
+            column += 1 + length
+    return "".join(parts), column

@@ -18,6 +18,10 @@ from kumotwist.wire.smtp.syntax import encode_xtext
 __all__ = ["most_transactions", "outgoing", "within_limits"]
 
 
+# What a sender may ask for with RFC 3461, in C{meta}.
+_WISHES = frozenset({"dsn_ret", "dsn_envid", "dsn_notify", "dsn_orcpt"})
+
+
 def most_transactions(capabilities: Capabilities, path: PathSettings) -> int:
     """How many transactions a connection may carry (RFC 9422, C{MAILMAX})."""
     most = path.max_deliveries_per_connection
@@ -76,6 +80,18 @@ async def outgoing(
         except NotConvertibleError:
             pass  # the transaction refuses it: 5.6.3
     has_8bit = is_8bit(body)
+    meta = first.meta
+    if len(batch) == 1 and _WISHES.isdisjoint(meta):  # as most messages are
+        return OutgoingTransaction(
+            first.sender,
+            (first.recipient,),
+            body,
+            line_ends_checked=True,
+            body_8bit=has_8bit,
+            binary=binary,
+            smtputf8=has_8bit and bool(meta.get("smtputf8")),
+            requiretls=REQUIRED in meta,
+        )
     return OutgoingTransaction(
         sender=first.sender,
         recipients=tuple(message.recipient for message in batch),

@@ -26,7 +26,7 @@ from kumotwist.smtp.session import ServerSession
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, parse_ret
 from kumotwist.wire.smtp.events import Recipient, Transaction
-from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 from kumotwist.wire.smtp.syntax import CommandSyntaxError, domain_of
 
 __all__ = ["Reception"]
@@ -37,6 +37,8 @@ MAX_HOPS = 100
 IDS_A_LINE = 14
 #: Lines of ids in a reply; clients need not take any number of lines, and ours takes 128.
 MAX_ID_LINES = 100
+
+_ACCEPTED = EnhancedCode(2, 0, 0)
 
 
 @implementer(IReception)
@@ -143,8 +145,9 @@ class Reception:
                 self._spool.remove(messages).addErrback(self._not_taken_back)
                 return
             # First of all the reply: the messages are on disk, and ours whatever happens now.
-            answer.callback(_accepted(messages))
-            self._take(session, messages, body)
+            reply = _accepted(messages)
+            answer.callback(reply)
+            self._take(session, messages, body, reply)
 
         def not_stored(failure: Any) -> None:
             if not gone:
@@ -177,19 +180,21 @@ class Reception:
             meta[WAIVED] = True
         if labels.timing:
             meta["timing"] = dict(labels.timing)
-        messages = [
-            QueuedMessage(
-                id=new_id(now),
-                sender=transaction.sender,
-                recipient=self._address(recipient),
-                queue=self._naming.name(labels, domain_of(self._address(recipient))),
-                size=0,
-                created=now,
-                due=now,
-                meta={**meta, **_wishes(transaction, recipient)},
+        messages = []
+        for recipient in transaction.recipients:
+            address = self._address(recipient)
+            messages.append(
+                QueuedMessage(
+                    id=new_id(now),
+                    sender=transaction.sender,
+                    recipient=address,
+                    queue=self._naming.name(labels, domain_of(address)),
+                    size=0,
+                    created=now,
+                    due=now,
+                    meta={**meta, **_wishes(transaction, recipient)},
+                )
             )
-            for recipient in transaction.recipients
-        ]
         if labels.timing:
             for message in messages:
                 message.due = first_due(message)
@@ -219,12 +224,15 @@ class Reception:
         )
         return header + body
 
-    def _take(self, session: ServerSession, messages: list[QueuedMessage], body: bytes) -> None:
+    def _take(
+        self, session: ServerSession, messages: list[QueuedMessage], body: bytes, reply: Reply
+    ) -> None:
         """Record stored messages and hand them to their queues."""
         for message in messages:
             message.body = body
             self._bodies.keep(message)
-            self._recorder.reception(message, _accepted([message]), session)
+            answer = reply if len(messages) == 1 else _accepted([message])
+            self._recorder.reception(message, answer, session)
         self._insert(messages)
 
     def _refuse(self, failure: Any) -> Reply:
@@ -241,6 +249,8 @@ class Reception:
 def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:
     """What the sender wants to be told of one recipient's copy (RFC 3461), for reports."""
     wishes: dict[str, Any] = {}
+    if not (transaction.parameters or recipient.parameters):
+        return wishes
     if "RET" in transaction.parameters:
         wishes["dsn_ret"] = parse_ret(transaction.parameters["RET"])
     if "ENVID" in transaction.parameters:
@@ -254,6 +264,8 @@ def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:
 
 def _accepted(messages: list[QueuedMessage]) -> Reply:
     """The reply that takes responsibility, with the ids by which the messages are known."""
+    if len(messages) == 1:
+        return Reply(250, _ACCEPTED, (f"OK ids={messages[0].id}",), ".")
     ids = [message.id for message in messages]
     starts = range(0, min(len(ids), MAX_ID_LINES * IDS_A_LINE), IDS_A_LINE)
     lines = [f"ids={','.join(ids[start : start + IDS_A_LINE])}" for start in starts]
@@ -261,4 +273,4 @@ def _accepted(messages: list[QueuedMessage]) -> Reply:
     left = len(ids) - MAX_ID_LINES * IDS_A_LINE
     if left > 0:
         lines.append(f"and {left} more")
-    return Reply.of(250, "2.0.0", *lines)._replace(command=".")
+    return Reply(250, _ACCEPTED, tuple(lines), ".")

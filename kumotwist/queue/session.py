@@ -205,11 +205,10 @@ class DeliverySession:
         sent, at_most = 0, most_transactions(client.capabilities, self._ready.path)
         rest: list[QueuedMessage] = []
         while batch:
-            batch, surplus = within_limits(batch, client.capabilities)
-            for message in surplus:
-                del self._at_hand[message.id]
-            self._ready.put_back(surplus)
-            batch = await self._load(batch)
+            if len(batch) > 1:
+                batch = self._limit(client, batch)
+            if batch[0].body is None:
+                batch = await self._load(batch)
             if batch:
                 self._trace(batch, "sending")
                 reused = client.messages_sent > 0
@@ -237,6 +236,14 @@ class DeliverySession:
         self._client = None
         return rest
 
+    def _limit(self, client: ESMTPClient, batch: list[QueuedMessage]) -> list[QueuedMessage]:
+        """Keep what one transaction with the server may carry; the rest goes back."""
+        batch, surplus = within_limits(batch, client.capabilities)
+        for message in surplus:
+            del self._at_hand[message.id]
+        self._ready.put_back(surplus)
+        return batch
+
     def _answered(
         self, batch: list[QueuedMessage], outcome: TransactionOutcome, reused: bool
     ) -> list[QueuedMessage]:
@@ -247,19 +254,21 @@ class DeliverySession:
         turned_away = []
         if outcome.session_usable:
             self._reconnection.delivered()
-        progress = any(result.delivered for result in outcome.results)
+        progress: bool | None = None
         original = batch[0].body
         for message, result in zip(batch, outcome.results, strict=True):
             if result.delivered:
                 del self._at_hand[message.id]
                 self._context.fates.delivered(message, result.reply, self._facts, original)
                 continue
+            if progress is None:
+                progress = any(each.delivered for each in outcome.results)
             verdict = judge_result(result, reused=reused, progress=progress)
             if verdict.scope is Scope.HOST:
                 turned_away.append((message, verdict))
             else:
                 self._failed(message, verdict)
-        return self._turned_away(turned_away)
+        return self._turned_away(turned_away) if turned_away else []
 
     def _lost(
         self, batch: list[QueuedMessage], failure: SMTPSessionError, reused: bool
@@ -311,10 +320,8 @@ class DeliverySession:
         return []
 
     async def _load(self, batch: list[QueuedMessage]) -> list[QueuedMessage]:
-        """Make sure that the batch's body is in memory; drop from it what cannot be read."""
+        """Read the batch's body into memory; drop from it what cannot be read."""
         first = batch[0]
-        if first.body is not None:
-            return batch
         try:
             first.body = await self._context.bodies.load(first)
         except Exception as failure:

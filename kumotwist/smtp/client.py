@@ -294,7 +294,8 @@ class ESMTPClient(Protocol):
         except RemoteProtocolError as failure:
             self._broken(failure)
         self._flush()
-        self._fire()
+        if self._result is not None or self._waiter is None:
+            self._fire()
 
     def _flush(self) -> None:
         self._write_out()
@@ -311,9 +312,9 @@ class ESMTPClient(Protocol):
         return self.transport
 
     def _happened(self, event: ClientEvent) -> None:
-        if isinstance(event, Finished):
+        if type(event) is Finished:
             self._finished(event.outcome)
-        elif isinstance(event, SendBody):
+        elif type(event) is SendBody:
             self._send_body(event.chunk)
         elif isinstance(event, Ready):
             self._ready()
@@ -465,7 +466,8 @@ class ESMTPClient(Protocol):
         """Set the deadline when what is waited for has changed; a dripping reply moves nothing."""
         if self._ending or self.failure is not None:
             return
-        machine, phase = self._machine, self._phase
+        machine = self._machine
+        phase = machine.phase if self._handshake is None else self._phase
         if machine.replies == self._armed_at and phase is self._armed_for:
             return
         self._armed_at, self._armed_for = machine.replies, phase

@@ -192,16 +192,18 @@ class ESMTPServerProtocol(ServerArrival):
         if self._input_ended:
             self._close()
             return
-        self._read(not self._blocked)
+        if self._blocked is self._reading:
+            self._read(not self._blocked)
         machine = self._machine
         if not (progress or machine.in_body):
             return
         now = self._listener.reactor.seconds()
         deadline = now + self._settings.client_timeout
-        self._charge(machine.body_octets)
         if not machine.receiving:
+            self._charge(0)
             self._data_deadline = 0.0
         else:
+            self._charge(machine.body_octets)
             self._data_deadline = self._data_deadline or now + self._settings.data_timeout
             deadline = min(deadline, self._data_deadline)
             if self._listener.budget.exceeded:
@@ -280,6 +282,8 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _charge(self, octets: int) -> None:
         """Say how many octets of a message this session holds now."""
+        if octets == self._charged:
+            return
         self._listener.budget.used += octets - self._charged
         self._charged = octets
 

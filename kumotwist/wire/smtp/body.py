@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from kumotwist.wire.smtp.data import is_canonical
 from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["BodyReader", "LineEndings", "settle_lines", "too_large"]
@@ -140,7 +141,7 @@ def settle_lines(
     """
     if len(body) > max_size:
         return too_large(max_size)
-    if line_endings != "Allow" and _has_lone_line_ends(body):
+    if line_endings != "Allow" and not is_canonical(body):
         if line_endings == "Deny":
             return _LONE
         body = _ANY_LINE_END.sub(b"\r\n", body)
@@ -148,8 +149,3 @@ def settle_lines(
         limit = f"lines may have {line_length_limit} octets"
         return Reply.of(500, "5.2.3", f"line too long: {limit}")
     return body
-
-
-def _has_lone_line_ends(body: bytes) -> bool:
-    feeds = body.count(b"\n")
-    return body.count(b"\r") != feeds or body.count(b"\r\n") != feeds

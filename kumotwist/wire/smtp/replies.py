@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ MAX_REPLY_TEXT = 1024
 
 def one_line(text: str, limit: int = MAX_REPLY_TEXT) -> str:
     """Make text from a peer safe for one line of a log: bounded, control characters escaped."""
-    text = _UNSAFE.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    if not (text.isascii() and text.isprintable()):
+        text = _UNSAFE.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -34,10 +36,16 @@ class EnhancedCode(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> EnhancedCode:
         """Read C{"5.1.1"}; raise L{ValueError} for anything else."""
-        match = _ENHANCED.fullmatch(text)
-        if match is None:
-            raise ValueError(f"not an enhanced status code: {text!r} (such as 5.1.1)")
-        return cls(*(int(part) for part in match.groups()))
+        return _enhanced_code(text)
+
+
+@functools.lru_cache(maxsize=256)
+def _enhanced_code(text: str) -> EnhancedCode:
+    match = _ENHANCED.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not an enhanced status code: {text!r} (such as 5.1.1)")
+    klass, subject, detail = map(int, match.groups())
+    return EnhancedCode(klass, subject, detail)
 
 
 class Reply(NamedTuple):
@@ -63,7 +71,8 @@ class Reply(NamedTuple):
     @property
     def content(self) -> str:
         """The text in one line, safe to log, without the codes."""
-        return one_line(" ".join(line for line in self.lines if line))
+        lines = self.lines
+        return one_line(lines[0] if len(lines) == 1 else " ".join(filter(None, lines)))
 
     @property
     def is_positive(self) -> bool:
@@ -82,12 +91,10 @@ class Reply(NamedTuple):
 
     def to_bytes(self) -> bytes:
         """The reply as it stands on the wire (RFC 5321, 4.2.1; RFC 2034, 4)."""
-        prefix = "" if self.enhanced_code is None else f"{self.enhanced_code} "
-        last = len(self.lines) - 1
-        return "".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{line}\r\n"
-            for number, line in enumerate(self.lines)
-        ).encode("utf-8", "replace")
+        code, enhanced, lines, _ = self
+        prefix = "" if enhanced is None else f"{enhanced} "
+        text = "".join([f"{code}-{prefix}{line}\r\n" for line in lines[:-1]])
+        return f"{text}{code} {prefix}{lines[-1]}\r\n".encode("utf-8", "replace")
 
     def __str__(self) -> str:
         """The reply as an operator reads it: C{550 5.1.1 no such user}."""

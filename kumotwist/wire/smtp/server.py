@@ -133,7 +133,7 @@ class SMTPServer:
         """
         if self._owed is not None:
             return PAUSED
-        if not self._input:
+        if self._input.empty:
             return NEED_DATA
         if self._chunks.present is not None:
             event = self._next_in_chunk()

@@ -28,6 +28,11 @@ class ServerInput:
     def __len__(self) -> int:
         return len(self._buffer) - self._offset
 
+    @property
+    def empty(self) -> bool:
+        """Whether there are none."""
+        return self._offset >= len(self._buffer)
+
     def append(self, data: bytes) -> None:
         """Take octets, of any number, cut anywhere."""
         if self._offset >= len(self._buffer):

@@ -62,10 +62,17 @@ def unknown(verb: str) -> Reply:
     return NOT_HTTP if verb.upper() in _HTTP else UNKNOWN
 
 
+#: Characters of a line's text: with codes and line end it stays below 512 octets.
+_LONGEST = 480
+
+
 @functools.lru_cache(maxsize=256)
 def wire_form(reply: Reply) -> bytes:
     """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
     lines = tuple(
-        one_line(line, 480).encode("ascii", "replace").decode("ascii") for line in reply.lines
+        line
+        if len(line) <= _LONGEST and line.isascii() and line.isprintable()
+        else one_line(line, _LONGEST).encode("ascii", "replace").decode("ascii")
+        for line in reply.lines
     )
-    return reply._replace(lines=lines).to_bytes()
+    return (reply if lines == reply.lines else reply._replace(lines=lines)).to_bytes()
