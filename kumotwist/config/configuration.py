@@ -16,6 +16,7 @@ from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.queue.settings import QueueTable
 from kumotwist.smtp.settings import ListenerSettings, SinkSettings
 from kumotwist.spool.settings import SpoolSettings
+from kumotwist.tls.settings import TLSReportSettings
 
 __all__ = ["Configuration"]
 
@@ -31,6 +32,7 @@ class Configuration:
     @ivar queues: what holds for a scheduled queue.
     @ivar paths: what holds for a site and a source.
     @ivar proxy_rules: their order is their precedence.
+    @ivar tls_reports: L{None} without C{[tls-reports]}: nobody is told of TLS then.
     @ivar files: the files that were read, the main one first; not part of equality.
     """
 
@@ -48,4 +50,5 @@ class Configuration:
     proxy_rules: Mapping[str, ProxyRuleSettings]
     sinks: Mapping[str, SinkSettings]
     check: CheckSettings
+    tls_reports: TLSReportSettings | None = None
     files: tuple[str, ...] = attrs.field(default=(), eq=False)

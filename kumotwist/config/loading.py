@@ -142,5 +142,6 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
         proxy_rules=MappingProxyType(by_name("proxy-rule")),
         sinks=MappingProxyType(by_name("sink")),
         check=settings("check"),
+        tls_reports=single("tls-reports"),
         files=files,
     )

@@ -117,6 +117,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
     ),
     "sink": ("listen",),
     "check": ("mx", "echo", "blocklists", "timeout"),
+    "tls-reports": ("organization_name", "contact_info", "sender", "interval", "max_delay"),
     "dkim": ("selector", "key", "headers", "algorithm"),
     "throttles": ("url",),
 }

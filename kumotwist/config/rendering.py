@@ -30,6 +30,7 @@ _ATTRIBUTES = {
     "proxy-rule": "proxy_rules",
     "sink": "sinks",
     "check": "check",
+    "tls-reports": "tls_reports",
 }
 
 

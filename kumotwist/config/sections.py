@@ -20,6 +20,7 @@ from kumotwist.queue.settings import QueuePattern, QueueSettings
 from kumotwist.settings import Setting, declared
 from kumotwist.smtp.settings import ClientSettings, ListenerSettings, PeerPattern, SinkSettings
 from kumotwist.spool.settings import SpoolSettings
+from kumotwist.tls.settings import TLSReportSettings
 
 __all__ = ["KINDS", "PLANNED_KINDS", "SectionKind", "kind_of"]
 
@@ -153,6 +154,12 @@ KINDS: dict[str, SectionKind] = {
             "A sink for trials: it accepts everything, keeps nothing, and logs where each message "
             "came from.",
             "NAME",
+        ),
+        SectionKind(
+            "tls-reports",
+            TLSReportSettings,
+            "Daily reports on TLS to the domains that ask for them (RFC 8460). Without this "
+            "section nothing is counted and nobody is told.",
         ),
         SectionKind(
             "check",

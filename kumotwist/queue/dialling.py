@@ -23,6 +23,7 @@ from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.login import log_in
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.targets import Target
+from kumotwist.queue.tls_reporting import tls_result
 from kumotwist.queue.verdicts import (
     Scope,
     Verdict,
@@ -34,6 +35,7 @@ from kumotwist.smtp.client import ESMTPClient, SessionTLSError, SMTPSessionError
 from kumotwist.smtp.session_errors import SessionUnfitError
 from kumotwist.tls.client import client_tls_options
 from kumotwist.tls.policy import TLSDemand
+from kumotwist.tls.report import fault_result
 from kumotwist.tls.resumption import SessionSlot
 from kumotwist.wire.smtp.dialect import Dialect
 
@@ -77,12 +79,15 @@ class Call:
     @ivar client: the session; L{None} if there is none.
     @ivar verdict: why there is none.
     @ivar again: what to demand of the same address now; L{None} to go on to the next.
+    @ivar tls: what TLS came to, for reports: the result (empty for success) and words; L{None} if
+        nobody has tried.
     """
 
     facts: AttemptFacts
     client: ESMTPClient | None = None
     verdict: Verdict | None = None
     again: TLSDemand | None = None
+    tls: tuple[str, str] | None = None
 
 
 class Dialler:
@@ -99,6 +104,8 @@ class Dialler:
         self._session_id = session_id
         self._client: ESMTPClient | None = None
         self._aborted = False
+        self._fault = ""
+        self._tls_offered = False
         self._connections = 0
         self._closing: list[Deferred[None]] = []
 
@@ -138,6 +145,7 @@ class Dialler:
         except Exception as failure:
             return Call(facts, verdict=self._not_connected(failure, judge_connect(failure, way)))
         self._client = client
+        self._fault = ""
         slot = self._context.tls_sessions.slot(
             self._ready.source.name, target.host.name, target.port
         )
@@ -157,15 +165,28 @@ class Dialler:
                 failure, way, unexplained_proxy=self._unexplained_proxy(client, target, facts)
             )
             verdict = self._not_opened(client, facts, verdict)
-            again = None
+            again = tls = None
             if failure.phase == "starttls":
                 again = self._after_failed_tls(demand, slot)
-            return Call(facts, verdict=verdict, again=again)
+                tls = None if again is demand else self._failed_tls(failure)
+            return Call(facts, verdict=verdict, again=again, tls=tls)
         finally:
             self._client = None
         self._source_works(facts)
         self._context.counters.connections[self._ready.source.name] += 1
-        return Call(attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn), client)
+        facts = attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn)
+        tls = None
+        if demand.attempt:
+            tls = tls_result(demand, facts, target.host.name, self._ready.plan)
+        return Call(facts, client, tls=tls)
+
+    def _failed_tls(self, failure: SMTPSessionError) -> tuple[str, str] | None:
+        """Why TLS did not come about, in the words of reports."""
+        if isinstance(failure, SessionUnfitError):
+            return None  # it is the sender's wish that could not be met
+        if not self._tls_offered:
+            return "starttls-not-supported", ""
+        return fault_result(self._fault), self._fault or failure.text
 
     def _after_failed_tls(self, demand: TLSDemand, slot: SessionSlot) -> TLSDemand | None:
         """What to demand of a host, over a new connection, with which TLS did not come about."""
@@ -219,7 +240,7 @@ class Dialler:
 
         @raise SMTPSessionError: if the demand cannot be met.
         """
-        offered = client.capabilities.starttls
+        self._tls_offered = offered = client.capabilities.starttls
         if demand.attempt and offered:
             # A certificate that TLSA records vouch for has to be seen each time.
             kept = slot if demand.dane is None else None
@@ -229,6 +250,7 @@ class Dialler:
             try:
                 await client.start_tls(options)
             except SessionTLSError as failure:
+                self._fault = options.fault
                 if demand.requiretls and options.fault:
                     text = f"{target} cannot prove who it is (REQUIRETLS): {options.fault}"
                     raise _unfit(text, "5.7.10") from failure

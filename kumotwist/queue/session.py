@@ -16,6 +16,7 @@ from kumotwist.queue.outgoing import most_transactions, outgoing, within_limits
 from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
+from kumotwist.queue.tls_reporting import SessionReport
 from kumotwist.queue.verdicts import (
     Scope,
     Verdict,
@@ -52,6 +53,7 @@ class DeliverySession:
         self._cut_off = False
         self._has_dialled = False
         self._dialler = Dialler(context, ready, self.id)
+        self._report = SessionReport(context.count_tls, ready.plan)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
         self._wakeup: Deferred[None] | None = None
@@ -138,12 +140,18 @@ class DeliverySession:
             if demand is not None and demand.refusal:
                 verdict = judge_refusal(demand, target.host.name)
                 self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
+                self._report.refused(batch, target, demand)
                 self._walk.failed(verdict)
                 continue
             while demand is not None:
                 await self._turn_to_connect()
                 self._trace(batch, "connecting", target=str(target))
                 call = await self._dialler.dial(target, demand)
+                if call.tls is not None:
+                    stands = call.client is not None
+                    self._report.dialled(
+                        batch, target, demand, call.facts, *call.tls, stands=stands
+                    )
                 self._facts, demand = call.facts, call.again
                 if call.client is not None:
                     self._client = call.client
@@ -232,6 +240,7 @@ class DeliverySession:
             if sent >= at_most or self._ready.shall_end(self):
                 break
             batch = self._take() or await self._wait(client)
+            self._report.carries(batch)
         client.quit()
         self._client = None
         return rest

@@ -20,6 +20,7 @@ from kumotwist.http import http_site
 from kumotwist.http.exposition import MetricsPage
 from kumotwist.journal import JournalWriter, Trace
 from kumotwist.limits import LimitTable
+from kumotwist.message.queued import QueuedMessage
 from kumotwist.proxy.metrics import render_metrics
 from kumotwist.proxy.web import proxy_pages
 from kumotwist.queue.bodies import Bodies
@@ -39,6 +40,7 @@ from kumotwist.service.metrics import NodeMetrics
 from kumotwist.service.policies import PolicyService
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir
+from kumotwist.service.tls_reports import TLSReportService
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.spool import SpoolError, SQLiteSpool
 from kumotwist.spool.ownership import OwnedDirectory
@@ -92,6 +94,7 @@ class Node(MultiService):
         configuration, reactor, live = self._configuration, self._reactor, self._live
         self._policies = PolicyService(reactor, live, self._health, self._state_dir)
         self._policies.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._tls_reports = self._make_tls_reports()
         bodies = Bodies(self._spool)
         self._recorder = recorder = Recorder(
             reactor, self._journal, self._trace, node_id(self._state_dir)
@@ -125,6 +128,7 @@ class Node(MultiService):
             limits=LimitTable(reactor.seconds),
             tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
             hostname=configuration.node.hostname,
+            count_tls=None if self._tls_reports is None else self._tls_reports.count,
         )
         self._scheduler.use(self._context)
         self._reception = Reception(
@@ -143,6 +147,31 @@ class Node(MultiService):
         )
         self._reception.closed = _STARTING
         self._spool.set_writable_observer(self._writable_changed)
+
+    def _make_tls_reports(self) -> TLSReportService | None:
+        configuration, live = self._configuration, self._live
+        if configuration.tls_reports is None:
+            return None
+        return TLSReportService(
+            self._reactor,
+            configuration.tls_reports,
+            os.path.join(self._state_dir, "tls-reports"),
+            configuration.node.hostname,
+            live.resolver,
+            lambda domain: self._policies.endpoint_for(
+                domain, live.queues.resolve(domain).egress_pool
+            ),
+            lambda message, body: Deferred.fromCoroutine(self._send_own(message, body)),
+            random.random,
+        )
+
+    async def _send_own(self, message: QueuedMessage, body: bytes) -> None:
+        """Queue a message of this node's own."""
+        await self._spool.store(body, [message])
+        message.body = body
+        self._context.bodies.keep(message)
+        self._recorder.reception(message, Reply.of(250, None, "a TLS report"))
+        self._scheduler.insert(message)
 
     def _build_listeners(self) -> None:
         configuration = self._configuration
@@ -229,6 +258,8 @@ class Node(MultiService):
         if self._reception.closed is _STOPPING:
             return  # stopped before it had begun: _stop closes the spool
         self._reception.closed = None
+        if self._tls_reports is not None:
+            self._tls_reports.setServiceParent(self)  # type: ignore[no-untyped-call]
         waiting = await self._spool.enumerate(self._scheduler.insert_all)
         command = kumo_command(sys.argv[0])
         for line in announcement(

@@ -16,6 +16,7 @@ from kumotwist.egress.named import NamedHostEndpoint
 from kumotwist.egress.settings import PathSettings
 from kumotwist.service.live import LiveSettings
 from kumotwist.settings.types import IPAddress
+from kumotwist.tls.https import EndpointForHost
 from kumotwist.tls.sts import Finding
 from kumotwist.tls.sts_policies import STSPolicies, fetch_policy
 from kumotwist.tls.sts_store import PolicyStore
@@ -67,7 +68,10 @@ class PolicyService(Service):
         return found
 
     async def _fetch(self, domain: str, pool: str) -> bytes:
-        """Fetch a policy as mail of the pool would travel: from one of its sources."""
+        return await fetch_policy(self._reactor, domain, self.endpoint_for(domain, pool))
+
+    def endpoint_for(self, domain: str, pool: str) -> EndpointForHost:
+        """The way to a domain's web servers, as mail of a pool travels: from one of its sources."""
         names = self._live.rotations.sources(pool)
         usable = [name for name in names if self._health.usable(name)]
         source = self._live.sources[(usable or names or ["unspecified"])[0]]
@@ -78,7 +82,7 @@ class PolicyService(Service):
                 self._live.resolver, host, lambda address: self._way(source, path, address, port)
             )
 
-        return await fetch_policy(self._reactor, domain, endpoint_for)
+        return endpoint_for
 
     def _way(
         self, source: Source, path: PathSettings, address: IPAddress, port: int

@@ -52,6 +52,12 @@ class STSPolicy:
     hosts: tuple[str, ...]
     max_age: int
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The policy as TLS reports quote it (RFC 8460, 4.4)."""
+        hosts = (f"mx: {host}" for host in self.hosts)
+        return ("version: STSv1", f"mode: {self.mode}", *hosts, f"max_age: {self.max_age}")
+
     def allows(self, host: str) -> bool:
         """Whether a mail host is listed (RFC 8461, 4.1).
 

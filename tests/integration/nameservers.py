@@ -28,6 +28,7 @@ server:
     do-ip6: no
     username: ""
     zonesdir: "{directory}"
+    database: ""
     zonelistfile: "{directory}/zone.list"
     xfrdfile: "{directory}/xfrd.state"
     xfrdir: "{directory}"
