@@ -26,7 +26,6 @@ from kumotwist.proxy.names import client_host, resolve_name
 from kumotwist.proxy.outgoing import IOutgoing, describe, ip_text, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
-from kumotwist.proxy.sessionlog import no_method
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.errors import RemoteProtocolError
@@ -165,7 +164,7 @@ class ProxySession(Protocol):
         if isinstance(event, MethodsOffered):
             self._said.append(machine.choose_method())
             if machine.is_closed:
-                self._close(no_method(event.methods, self._shared.checker is not None))
+                self._close(self._shared.why_no_method(event.methods))
         elif isinstance(event, Credentials):
             self._check(event)
         elif isinstance(event, Unacceptable):

@@ -16,7 +16,7 @@ from kumotwist.proxy.limits import SourceLimits
 from kumotwist.proxy.outgoing import IDialer, IOutgoing
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.rules import Rules
-from kumotwist.proxy.sessionlog import SessionLog
+from kumotwist.proxy.sessionlog import SessionLog, no_method
 from kumotwist.proxy.settings import ProxySettings
 
 __all__ = ["MakeRelay", "Running", "SharedByProxy"]
@@ -92,6 +92,10 @@ class SharedByProxy:
         """Decide by these rules from now on."""
         self.rules = rules
         self.source_matters = self.limits.limited or rules.look_at_sources
+
+    def why_no_method(self, offered: bytes) -> str:
+        """Why a client that can do these methods of authentication is turned away, in words."""
+        return no_method(offered, self.checker is not None)
 
     def forget(self, session: Running) -> None:
         """A session has ended."""
