@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 from typing import Any
@@ -14,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kumotwist.proxy.accepting import ClientSocket
+from kumotwist.proxy.accepting import NO_WAIT, ClientSocket, make_acceptor
 from kumotwist.proxy.watching import (
     BROKEN,
     ENDED,
@@ -171,6 +172,29 @@ class EpollWatcherTests(SocketCase):
         self.watcher.doRead()
         self.assertEqual(self.events, [("one", WRITE)] * 3)
 
+    def test_others_have_their_turn(self) -> None:
+        """Sockets that always have more leave the reactor its turn, be they few or many."""
+        for number in (1, 50):
+            turns = [0]
+            for _ in range(number):
+                self.never_read(turns)
+            self.watcher.doRead()
+            self.assertLessEqual(turns[0], max(number, 4))
+            self.assertGreaterEqual(turns[0], number)
+            for one in list(self.watcher._sockets.values()):
+                self.watcher.close(one)
+
+    def never_read(self, turns: list[int]) -> None:
+        """A socket with something to read, which asks to be told of it for ever."""
+        one, peer = self.watched("never", READ)
+
+        def ready(_: int) -> None:
+            turns[0] += 1
+            self.watcher.again(one)
+
+        one.ready = ready
+        peer.send(b"x")
+
     def test_released(self) -> None:
         """A socket that somebody else takes over is not told any more."""
         one, peer = self.watched("one", READ)
@@ -210,6 +234,58 @@ class ReactorWatcherTests(SocketCase):
         descriptor.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.reactor.readers, set())
         self.assertEqual(events, [READ, WRITE | BROKEN, READ | WRITE | BROKEN])
+
+
+class FakeListener:
+    """A listening socket of a Python without the quick way to accept."""
+
+    family, type = socket.AF_UNIX, socket.SOCK_STREAM
+
+    def __init__(self, handle: socket.socket) -> None:
+        self.handle = handle
+
+    def accept(self) -> tuple[socket.socket, str]:
+        """Accept a client."""
+        return self.handle, "somebody"
+
+
+class AcceptorTests(SocketCase):
+    """How a client is accepted."""
+
+    def listener(self) -> socket.socket:
+        """A listening socket, of the kind that needs no network, and its client."""
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(self.mktemp()[-90:].replace("/", "_"))
+        self.addCleanup(os.unlink, listener.getsockname())
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    def test_quick(self) -> None:
+        """A client that says nothing is not waited for, and one that is not there neither."""
+        listener = self.listener()
+        accept = make_acceptor(listener)
+        self.assertRaises(BlockingIOError, accept)
+        client = socket.socket(socket.AF_UNIX)
+        self.addCleanup(client.close)
+        client.connect(listener.getsockname())
+        handle, _ = accept()
+        self.addCleanup(handle.close)
+        self.assertRaises(BlockingIOError, handle.recv, 1, NO_WAIT)
+        client.send(b"x")
+        self.assertEqual(handle.recv(1, NO_WAIT), b"x")
+
+    def test_plain(self) -> None:
+        """Where the quick way does not exist there is the plain one."""
+        mine, peer = self.pair()
+        mine.setblocking(True)
+        accept = make_acceptor(FakeListener(mine))  # type: ignore[arg-type]
+        handle, address = accept()
+        self.assertEqual(address, "somebody")
+        self.assertRaises(BlockingIOError, handle.recv, 1)
+        peer.send(b"x")
+        self.assertEqual(handle.recv(1), b"x")
 
 
 class Listening:

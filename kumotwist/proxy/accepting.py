@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from kumotwist.proxy.descriptors import SpareDescriptor
 from kumotwist.proxy.watching import ENDED, READ, WRITE, WatchedSocket, Watcher
 
-__all__ = ["NO_WAIT", "ClientSocket", "Clients", "SessionProtocol"]
+__all__ = ["NO_WAIT", "ClientSocket", "Clients", "SessionProtocol", "make_acceptor"]
 
 #: What a client says before the relay is short.
 _READ = 4096
@@ -203,7 +203,7 @@ class Clients:
         self._watcher = watcher
         self._port = port
         self._spare = spare
-        self._accept = _acceptor(port.socket)
+        self._accept = make_acceptor(port.socket)
         port.stopReading()
         self._listener = WatchedSocket(port.socket, self._ready)
         watcher.watch(self._listener, READ)
@@ -233,7 +233,7 @@ class Clients:
         watcher.again(listener)  # there may be more of them
 
 
-def _acceptor(listener: socket.socket) -> Callable[[], tuple[socket.SocketType, Any]]:
+def make_acceptor(listener: socket.socket) -> Callable[[], tuple[socket.SocketType, Any]]:
     """What accepts a client as a socket that does not wait.
 
     C{socket.accept} takes as long for its Python as for its call of the kernel; where the methods

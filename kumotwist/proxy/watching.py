@@ -51,6 +51,11 @@ _NOTED = _BOTH | ENDED
 _EDGES = ENDED | 1 << 31  # EPOLLRDHUP | EPOLLET
 #: At most so many sockets have their turn before the reactor looks at others.
 _BATCH = 256
+#: A round of the reactor costs as much as the turns of so many sockets: where fewer are ready, it
+#: is worth while to look once more,
+_FEW = 16
+#: so often at most.
+_ROUNDS = 4
 
 _log = Logger()
 
@@ -176,14 +181,13 @@ class EpollWatcher:
 
     def doRead(self) -> None:
         """Give every socket that is ready its turn."""
-        left = _BATCH
-        while self._epoll is not None and left > 0:
-            # Looking once more is much cheaper than a round of the reactor.
-            found = self._epoll.poll(0, left)
-            if not found:
+        for _ in range(_ROUNDS):
+            if self._epoll is None:
                 return
-            left -= len(found)
+            found = self._epoll.poll(0, _BATCH)
             self._tell(found)
+            if not 0 < len(found) < _FEW:
+                return
 
     def _tell(self, found: Iterable[tuple[int, int]]) -> None:
         # A descriptor that was closed in this batch may be another socket's already; what was
