@@ -84,7 +84,7 @@ class ConfigTests(TestCase):
 
     def test_key_that_is_not_built_yet(self) -> None:
         """A key of a later version is refused by that name, not silently taken."""
-        path, _ = self.write("[path:default]\nenable_dane = yes\n")
+        path, _ = self.write("[throttles]\nurl = redis://127.0.0.1\n")
         done = run(twistd("kumo", "-c", str(path), "--check"), directory=path.parent)
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("not supported yet", done.stdout)
