@@ -24,6 +24,7 @@ __all__ = [
     "IReception",
     "IResolver",
     "ISpool",
+    "ISteering",
     "ITrace",
 ]
 
@@ -245,3 +246,49 @@ class ILimits(Interface):
         @return: 0 if they may, and then they are counted; else the seconds after which it is worth
             asking again, and nothing is counted.
         """
+
+
+class ISteering(Interface):
+    """Inspects and steers what waits in a node's queues.
+
+    Whom it is about is said by a dictionary with some of C{campaign}, C{tenant}, C{domain},
+    C{routing_domain}, C{source} and C{ready_queue} (texts), C{queue_names} and C{ids} (lists); what
+    is not there is not asked about, and an empty one means everything. What a session has taken is
+    out of reach. Wrong values raise L{ValueError}, which says what is wrong.
+    """
+
+    def order(kind: str, whom: dict[str, Any], **facts: Any) -> str:
+        """Let something hold for a while: C{bounce}, C{suspend} or C{suspend-ready-q}.
+
+        @param facts: C{reason}, C{expires} (seconds since the epoch), C{quiet}, C{report},
+            C{persist}.
+        @return: the order's id.
+        @raise OSError: if it is to survive a restart and cannot be kept.
+        """
+
+    def cancel(kind: str, order_id: str) -> bool:
+        """End an order; say whether there was one."""
+
+    def orders(kind: str) -> list[dict[str, Any]]:
+        """The orders that hold, as JSON has them."""
+
+    def rebind(
+        whom: dict[str, Any], data: dict[str, str], reason: str, *, flush: bool, quiet: bool
+    ) -> None:
+        """Change what messages are, and the queue with it; see KumoMTA's rebind.
+
+        @param flush: make all of them due at once, not only those whose queue has changed.
+        @param quiet: write no records.
+        """
+
+    def count(whom: dict[str, Any]) -> Deferred[dict[str, int]]:
+        """How many messages are meant, by queue."""
+
+    def queues(limit: int) -> dict[str, Any]:
+        """The largest queues, as JSON has them."""
+
+    def ready_states(names: Sequence[str]) -> dict[str, Any]:
+        """What ready queues (all, if none is named) wait for, by name."""
+
+    def inspect(message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
+        """What is known of a message; L{None} if it does not wait anywhere."""

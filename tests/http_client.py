@@ -31,13 +31,18 @@ class Connection:
         self.protocol.makeConnection(self.transport)
 
     def ask(
-        self, path: str, *headers: str, method: str = "GET", host: str | None = "127.0.0.1:8000"
+        self,
+        path: str,
+        *headers: str,
+        method: str = "GET",
+        host: str | None = "127.0.0.1:8000",
+        body: bytes = b"",
     ) -> Connection:
         """Send a request."""
         lines = [f"{method} {path} HTTP/1.1", *headers]
         if host is not None:
             lines.append(f"Host: {host}")
-        self.protocol.dataReceived("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+        self.protocol.dataReceived("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
         return self
 
     def leave(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Stream", "clean", "describe", "parse_endpoint"]
+__all__ = ["Stream", "clean", "credentials", "describe", "parse_endpoint"]
 
 #: Octets of a line of the stream; an event has a few hundred.
 MAX_LINE = 65536
@@ -38,6 +39,12 @@ def parse_endpoint(text: str) -> str:
     return f"{parts.netloc}" if parts.port else f"{parts.netloc}:80"
 
 
+def credentials() -> dict[str, str]:
+    """The header that shows the node's token, which C{KUMO_TOKEN} has if it wants one."""
+    token = os.environ.get("KUMO_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 class Stream:
     """A node's live trace.
 
@@ -53,7 +60,7 @@ class Stream:
         connection.connect()
         # The connection forgets its socket when the answer has no length of its own.
         self._socket: socket.socket = connection.sock
-        connection.request("GET", "/api/trace/v1")
+        connection.request("GET", "/api/trace/v1", headers=credentials())
         self._response = connection.getresponse()
         if self._response.status != 200:
             words = clean(self._response.read(500).decode("utf-8", "replace").strip())
@@ -140,6 +147,8 @@ def describe(event: dict[str, Any]) -> str:
             return f"expired    {recipient}: {facts['reply']}"
         case "transientfailure":
             return f"not yet    {recipient}: {facts['reply']}"
+        case "adminrebind":
+            return f"moved      {recipient}: {facts['reply']}"
         case "delayed":
             return f"waiting    {recipient}: {facts['reply']}"
         case "missed":

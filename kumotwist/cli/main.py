@@ -8,6 +8,7 @@ import click
 
 from kumotwist import __version__
 from kumotwist.cli.inject import inject
+from kumotwist.cli.queues import COMMANDS
 from kumotwist.cli.source import source
 from kumotwist.cli.spool import spool
 
@@ -34,6 +35,8 @@ def show_config(file: str) -> None:
     click.echo(render(configuration))
 
 
+for command in COMMANDS:
+    main.add_command(command)
 main.add_command(inject)
 main.add_command(source)
 main.add_command(spool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import hmac
 import ipaddress
 import json
 import re
@@ -13,7 +13,10 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 from zope.interface import implementer
 
+from kumotwist.http.admin import admin_pages
+from kumotwist.http.body import BoundedRequest
 from kumotwist.http.trace import TraceResource
+from kumotwist.interfaces import ISteering
 from kumotwist.journal.trace import Trace
 
 __all__ = ["guarded_site", "http_site"]
@@ -86,9 +89,10 @@ class _TrustedOnly:
 
     isLeaf = False
 
-    def __init__(self, trusted: Sequence[IPNetwork], inner: IResource) -> None:
+    def __init__(self, trusted: Sequence[IPNetwork], inner: IResource, token: str | None) -> None:
         self._trusted = trusted
         self._inner = inner
+        self._token = None if token is None else token.encode()
 
     def _why_not(self, request: Request) -> str:
         host = getattr(request.getClientAddress(), "host", None)
@@ -118,8 +122,16 @@ class _TrustedOnly:
         reason = self._why_not(request)
         if reason:
             return _Answer(403, error=reason)
+        if self._token is not None and not self._knows_token(request, self._token):
+            request.setHeader(b"www-authenticate", b"Bearer")
+            return _Answer(401, error="the token is missing or wrong")
         child: IResource = self._inner.getChildWithDefault(path, request)
         return child
+
+    @staticmethod
+    def _knows_token(request: Request, token: bytes) -> bool:
+        scheme, _, given = (request.getHeader(b"authorization") or b"").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
 
     def putChild(self, path: bytes, child: IResource) -> None:
         self._inner.putChild(path, child)
@@ -147,29 +159,21 @@ def _is_plain_host(name: str) -> bool:
     return True
 
 
-class _BodylessRequest(Request):
-    """A request whose body is read past: nothing here wants one, and Twisted would keep it, large
-    ones in a file, before anybody is asked whether the client is trusted."""
-
-    def gotLength(self, length: int | None) -> None:
-        """The header has come; C{length} octets will follow it."""
-        self.content = io.BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """A piece of the body has come."""
-
-
 def guarded_site(
-    reactor: Any, trusted: Sequence[IPNetwork], pages: Mapping[bytes, IResource]
+    reactor: Any,
+    trusted: Sequence[IPNetwork],
+    pages: Mapping[bytes, IResource],
+    token: str | None = None,
 ) -> Site:
     """Build a site that only trusted clients may ask.
 
     @param reactor: times idle clients out.
     @param trusted: networks whose clients may ask.
     @param pages: what it has, by the first part of the path.
+    @param token: what clients must show besides; L{None} for nothing.
     """
-    guard = _TrustedOnly(trusted, _Directory(pages))
-    site = Site(guard, requestFactory=_BodylessRequest, reactor=reactor)
+    guard = _TrustedOnly(trusted, _Directory(pages), token)
+    site = Site(guard, requestFactory=BoundedRequest, reactor=reactor)
     site.noisy = False
     site.displayTracebacks = False
     return site
@@ -181,6 +185,8 @@ def http_site(
     trace: Trace,
     why_not_live: Callable[[], str],
     pages: Mapping[bytes, IResource] | None = None,
+    steering: ISteering | None = None,
+    token: str | None = None,
 ) -> Site:
     """Build what a node's HTTP listener serves.
 
@@ -189,7 +195,13 @@ def http_site(
     @param trace: the live trace.
     @param why_not_live: says why no mail is taken; empty while it is.
     @param pages: what other parts of the node have to show, by the first part of the path.
+    @param steering: the node's queues; without it there is no C{/api/admin}.
+    @param token: what clients must show; L{None} for nothing.
     """
     resources = {b"trace": TraceResource(trace), b"check-liveness": _Liveness(why_not_live)}
     api = {name: _Directory({b"v1": resource}) for name, resource in resources.items()}
-    return guarded_site(reactor, trusted, {b"api": _Directory(api), **(pages or {})})
+    if steering is not None:
+        admin = admin_pages(steering)
+        versions = {name: _Directory({b"v1": resource}) for name, resource in admin.items()}
+        api[b"admin"] = _Directory(versions)
+    return guarded_site(reactor, trusted, {b"api": _Directory(api), **(pages or {})}, token)

@@ -28,6 +28,7 @@ RecordType = Literal[
     "Bounce",
     "Expiration",
     "AdminBounce",
+    "AdminRebind",
     "Rejection",
     "Delayed",
 ]

@@ -25,7 +25,8 @@ class RateTable:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._arrivals: dict[str, float] = {}
+        # By name: the theoretical arrival time, and the interval of the rate that it was made by.
+        self._arrivals: dict[str, tuple[float, float]] = {}
         self._sweep_at = _SWEEP_AT_LEAST
 
     def __len__(self) -> int:
@@ -43,17 +44,19 @@ class RateTable:
         now = self._now()
         interval = rate.period / rate.events
         burst = interval * rate.burst
-        arrival = max(now, self._arrivals.get(name, now))
+        arrival, by = self._arrivals.get(name, (now, interval))
+        # By a rate that has changed, what was admitted is as many events as before.
+        arrival = now + max(0.0, arrival - now) * interval / by
         wait = arrival + interval * min(events, rate.burst) - burst - now
         # What is left of a subtraction of large numbers is no reason to wait.
         if wait > 1e-6:
             return wait
-        self._arrivals[name] = arrival + interval * events
+        self._arrivals[name] = (arrival + interval * events, interval)
         if len(self._arrivals) > self._sweep_at:
             self._sweep(now)
         return 0.0
 
     def _sweep(self, now: float) -> None:
         """Forget the rates at which nothing has happened for so long that they are as new."""
-        self._arrivals = {name: at for name, at in self._arrivals.items() if at > now}
+        self._arrivals = {name: kept for name, kept in self._arrivals.items() if kept[0] > now}
         self._sweep_at = max(_SWEEP_AT_LEAST, 2 * len(self._arrivals))

@@ -11,12 +11,13 @@ from kumotwist.egress.health import SourceHealth
 from kumotwist.egress.rotation import Rotations
 from kumotwist.egress.source import Source
 from kumotwist.queue.affinity import Preference
+from kumotwist.queue.orders import Orders
 from kumotwist.queue.plan import Plan
 from kumotwist.queue.rates import Selection
 from kumotwist.queue.verdicts import internal_reply
 from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["Bar", "Hindrance", "Obstacle", "SourceChoice"]
+__all__ = ["WAITS_FOR_ROOM", "Bar", "Hindrance", "Obstacle", "SourceChoice"]
 
 #: Seconds for which a source is passed over for a site that it cannot reach.
 BARRED_FOR = 300.0
@@ -29,9 +30,14 @@ class Hindrance(enum.Enum):
 
     FULL = "ReadyQueueWasFull"
     UNSELECTED = "SourceSelectionRate"
+    SUSPENDED = "ReadyQueueWasSuspended"
     HELD = "SourceIsUnhealthyAndSuspended"
     REFUSED = "SourceIsRefusedBySite"
     IMPOSSIBLE = "NoSource"
+
+
+#: For these the message's queue stands in line, and is called when there is room.
+WAITS_FOR_ROOM = frozenset({Hindrance.FULL, Hindrance.UNSELECTED, Hindrance.SUSPENDED})
 
 
 @attrs.define(frozen=True)
@@ -62,6 +68,7 @@ class SourceChoice:
     @param sources: every source by name; what a pool names besides is left out.
     @param is_full: says whether the ready queue of a source and a site takes no more.
     @param selection: keeps the choice to its rates.
+    @param orders: says which ready queues are suspended.
     """
 
     def __init__(
@@ -72,6 +79,7 @@ class SourceChoice:
         health: SourceHealth,
         is_full: Callable[[str, str], bool],
         selection: Selection,
+        orders: Orders,
     ) -> None:
         self._now = now
         self._sources = sources
@@ -79,6 +87,7 @@ class SourceChoice:
         self._health = health
         self._is_full = is_full
         self._selection = selection
+        self._orders = orders
         # By source and site: until when, why, and in whose words.
         self._bars: dict[tuple[str, str], tuple[float, Bar, str]] = {}
 
@@ -89,7 +98,9 @@ class SourceChoice:
             plan.lane,
             # Asking for the rate comes last, for it is used up by being asked.
             lambda source: (
-                self._eligible(source, plan.lane) and self._selection.may_choose(source, plan)
+                self._eligible(source, plan.lane)
+                and not self._is_suspended(source, plan.site)
+                and self._selection.may_choose(source, plan)
             ),
             prefer=preference.prefer,
             avoid=preference.avoid,
@@ -102,6 +113,10 @@ class SourceChoice:
             and self._bar(source, site) is None
             and not self._is_full(source, site)
         )
+
+    def _is_suspended(self, source: str, site: str) -> bool:
+        orders = self._orders
+        return orders.any and orders.ready_suspended(source, site) is not None
 
     def forget_bars(self) -> None:
         """Pass nothing over any more: what was learned speaks of another configuration."""
@@ -137,13 +152,14 @@ class SourceChoice:
         """Seconds until one of the pool's sources may be used or tried."""
         return min(map(self._health.next_try, self.sources(pool)), default=float("inf"))
 
-    def obstacle(self, pool: str, site: str) -> Obstacle:
+    def obstacle(self, pool: str, plan: Plan) -> Obstacle:
         """What stands in the way where L{pick} found nothing."""
+        site = plan.lane
         names = self.sources(pool)
         usable = [name for name in names if self._health.usable(name)]
         bars = {name: bar for name in names if (bar := self._bar(name, site)) is not None}
         if any(name not in bars for name in usable):
-            return self._all_full(pool, site, usable)
+            return self._all_full(pool, plan, usable)
         held = [name for name in names if name not in usable and name not in bars]
         if held:
             return self._all_held(pool, held)
@@ -161,7 +177,14 @@ class SourceChoice:
         )
         return Obstacle(Hindrance.IMPOSSIBLE, 0.0, internal_reply(451, "4.4.4", text))
 
-    def _all_full(self, pool: str, site: str, usable: list[str]) -> Obstacle:
+    def _all_full(self, pool: str, plan: Plan, usable: list[str]) -> Obstacle:
+        site = plan.lane
+        for name in usable:
+            order = self._orders.ready_suspended(name, plan.site) if self._orders.any else None
+            if order is not None:
+                text = f"{name}->{plan.site} is suspended: {order.reason}"
+                reply = internal_reply(451, "4.7.1", text)
+                return Obstacle(Hindrance.SUSPENDED, 60.0, reply)
         if any(self._selection.waits(name, site) for name in usable):
             text = f"no source of pool {pool} may be chosen for {site} so soon"
             return Obstacle(Hindrance.UNSELECTED, 60.0, internal_reply(451, "4.4.5", text))

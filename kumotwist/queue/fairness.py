@@ -8,7 +8,7 @@ whatever the number of tenants, queues and messages is.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from kumotwist.message.queued import QueuedMessage
 
@@ -132,6 +132,23 @@ class FairQueue:
         """The message whose turn it is, alone."""
         (message,) = self.take(1)
         return message
+
+    def extract(self, wanted: Callable[[QueuedMessage], bool]) -> list[QueuedMessage]:
+        """Take some messages out; looks at every message."""
+        taken = [message for message in self if wanted(message)]
+        if taken:
+            gone = set(map(id, taken))
+            ahead = [message for message in self._ahead if id(message) not in gone]
+            rest = [
+                message
+                for waiting in self._queues.values()
+                for message in waiting
+                if id(message) not in gone
+            ]
+            self.clear()
+            self.put_back(ahead)
+            self.add(rest)
+        return taken
 
     def clear(self) -> list[QueuedMessage]:
         """Give everything away."""

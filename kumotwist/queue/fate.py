@@ -22,7 +22,7 @@ from kumotwist.queue.reporting import Reporter
 from kumotwist.queue.retry import expiry, retry_due
 from kumotwist.queue.settings import QueueSettings, QueueTable
 from kumotwist.queue.verdicts import INTERNAL, Verdict, internal_reply
-from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.replies import Reply, one_line
 
 __all__ = ["Fates"]
 
@@ -102,6 +102,32 @@ class Fates:
         self._perhaps_late(message, settings, verdict.reply, facts)
         self._spool.update(message).addErrback(self._not_updated, message)
         self._requeue(message)
+
+    def admin_bounced(
+        self, message: QueuedMessage, reason: str, *, quiet: bool, report: bool
+    ) -> None:
+        """The operator has ordered that the message be given up.
+
+        @param quiet: whether that is not recorded.
+        @param report: whether the sender is told.
+        """
+        reply = Reply.of(551, "5.7.1", one_line(reason))
+        facts = AttemptFacts(pool=self._pool(message))
+        if not quiet:
+            self._recorder.attempt("AdminBounce", message, reply, facts)
+        if report:
+            self._bounce(message, reply, facts)
+        else:
+            self._reporter.forget(message)
+
+    def rebound(self, message: QueuedMessage, reason: str, *, quiet: bool) -> None:
+        """The operator has put the message into another queue, or has made it due."""
+        if not quiet:
+            reply = Reply.of(250, "2.0.0", one_line(reason))
+            facts = AttemptFacts(pool=self._pool(message))
+            self._recorder.attempt("AdminRebind", message, reply, facts)
+        message.meta.pop("delayed", None)
+        self._spool.update(message).addErrback(self._not_updated, message)
 
     def held_up(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """The way out failed: recorded, but neither charged nor counted against the message."""

@@ -6,7 +6,7 @@ a few hundred at a time, so that the end of a long hold is not a flood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -92,6 +92,14 @@ class Parking:
         for pool, lot in self._lots.items():
             lot.to_route_anew = len(lot.messages)
             self.reconsider(pool)
+
+    def extract(self, wanted: Callable[[QueuedMessage], bool]) -> list[QueuedMessage]:
+        """Take some messages out."""
+        return [message for lot in self._lots.values() for message in lot.messages.extract(wanted)]
+
+    def __iter__(self) -> Iterator[QueuedMessage]:
+        for lot in self._lots.values():
+            yield from lot.messages
 
     def stop(self) -> None:
         """Give nothing back any more; the spool still has the messages."""

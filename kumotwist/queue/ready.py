@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from math import ceil, exp
 from typing import Any
 
@@ -133,10 +133,30 @@ class ReadyQueue:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def __iter__(self) -> Iterator[QueuedMessage]:
+        return iter(self._messages)
+
+    def extract(self, wanted: Callable[[QueuedMessage], bool]) -> list[QueuedMessage]:
+        """Take some messages out that no session has taken."""
+        taken = self._messages.extract(wanted)
+        if taken:
+            self._refill()
+            self.kick()
+        return taken
+
     @property
     def sessions(self) -> int:
         """Connections that stand or are being made."""
         return len(self._sessions)
+
+    @property
+    def waits_for(self) -> str:
+        """Which limit makes it wait, in words; empty if none does."""
+        if self._pacer.waits:
+            return "max_message_rate"
+        if self._connecting.waits:
+            return "max_connection_rate"
+        return "connection_limit" if self._asked else ""
 
     @property
     def full(self) -> bool:
@@ -149,8 +169,15 @@ class ReadyQueue:
         path = self.path
         return max(path.max_ready - len(self._messages), path.max_recipients_per_batch)
 
-    def add(self, messages: Iterable[QueuedMessage]) -> None:
+    def add(self, messages: Sequence[QueuedMessage]) -> None:
         """Take messages that are due."""
+        if self._context.trace.watched:
+            for message in messages:
+                self._context.trace.emit(
+                    "queued", [message.id], source=self.source.name, pool=self.pool,
+                    site=self.plan.site, protocol=self.source.protocol, server=self.source.server,
+                    recipient=message.recipient,
+                )  # fmt: skip
         self._messages.add(messages)
         self.kick()
 

@@ -22,11 +22,12 @@ from kumotwist.egress.rotation import Rotations
 from kumotwist.egress.settings import PathSettings, PathTable
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
-from kumotwist.queue.affinity import Preference, avoid_source, preference
+from kumotwist.queue.affinity import Preference, preference
 from kumotwist.queue.change import Change
-from kumotwist.queue.choosing import Bar, Hindrance, SourceChoice
+from kumotwist.queue.choosing import WAITS_FOR_ROOM, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.lines import LONGEST_WAIT, RoomLines
+from kumotwist.queue.orders import Order, Orders
 from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
@@ -37,8 +38,9 @@ from kumotwist.queue.ready import IDispatcher, ReadyQueue
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.retry import is_early, is_too_old
 from kumotwist.queue.settings import QueueSettings, QueueTable
+from kumotwist.queue.source_news import SourceNews
 from kumotwist.queue.tls_wishes import tls_wish
-from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, internal_reply
+from kumotwist.queue.verdicts import Scope, Verdict, internal_reply
 from kumotwist.queue.waiting import ScheduledQueue, State, Waiting
 from kumotwist.settings.types import render_rate
 from kumotwist.tls.policy import TLSWish
@@ -47,6 +49,10 @@ __all__ = ["Scheduler"]
 
 #: Messages of one queue that are looked at before it is another one's turn.
 QUANTUM = 20
+#: Seconds over which the queues that wait for the end of one suspension wake.
+SPREAD = 20.0
+#: A suspended queue is looked at after so many seconds: its messages may have become too old.
+LONGEST_SUSPENSION = 3600.0
 #: Messages that can travel together at most.
 TOGETHER = 100
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
@@ -54,11 +60,12 @@ SHORTEST_WAIT = 5.0
 
 
 @implementer(IDispatcher)
-class Scheduler:
+class Scheduler(SourceNews):
     """Moves messages from their reception to a ready queue, and back when they must wait.
 
     @param sources: every source by name.
     @param rotations: the pools.
+    @param orders: what the operator has ordered; nothing if absent.
     """
 
     def __init__(
@@ -70,8 +77,11 @@ class Scheduler:
         sources: dict[str, Source],
         rotations: Rotations,
         random: Any,
+        orders: Orders | None = None,
     ) -> None:
         self._reactor = reactor
+        #: What the operator has ordered.
+        self.orders = orders or Orders(reactor)
         self._queues = queues
         self._paths = paths
         self._sources = sources
@@ -108,6 +118,7 @@ class Scheduler:
             context.health,
             self._ready.is_full,
             self._selection,
+            self.orders,
         )
 
     @property
@@ -235,6 +246,11 @@ class Scheduler:
             self._waiting.push(message, ahead=ahead)
 
     @property
+    def inside(self) -> tuple[Waiting, ReadyQueues, Parking]:
+        """Where messages are that no session has taken, for whoever inspects and steers."""
+        return self._waiting, self._ready, self._parking
+
+    @property
     def waiting(self) -> int:
         """Messages that wait for their due time, for room, or for a source."""
         return len(self._waiting) + len(self._parking)
@@ -295,6 +311,8 @@ class Scheduler:
         @return: whether more of the queue may follow.
         """
         settings, now = self._queues.resolve(name), self._reactor.seconds()
+        if self.orders.any:
+            messages = self.orders.enforce(messages, self._node.fates.admin_bounced)
         fresh = []
         for message in messages:
             if is_too_old(settings, message, now):
@@ -305,6 +323,10 @@ class Scheduler:
                 fresh.append(message)
         if not fresh:
             return True
+        order = self.orders.suspended(name) if self.orders.any else None
+        if order is not None:
+            self._suspend(self._waiting.of(name, wish), fresh, order)
+            return False
         plan = self._plans.known(name)
         if plan is None:
             self._look_up(name, wish, fresh, settings)
@@ -312,6 +334,23 @@ class Scheduler:
         if settings.max_message_rate is not None:
             return self._paced(self._waiting.of(name, wish), fresh, plan, settings)
         return not self._route(fresh, plan.wishing(wish), settings)
+
+    def _suspend(self, queue: ScheduledQueue, messages: list[QueuedMessage], order: Order) -> None:
+        """Messages wait for the end of a suspension; queues do not all wake at that moment."""
+        queue.state = State.SUSPENDED
+        text = f"{queue.name} is suspended: {order.reason}"
+        self._put_off(messages, internal_reply(451, "4.7.1", text), "QueueWasSuspended")
+        now = self._reactor.seconds()
+        wait = order.expires - now + SPREAD * self._random()
+        self._waiting.ring(queue, now + min(wait, LONGEST_SUSPENSION))
+        self._waiting.settle(queue)
+
+    def look_again(self) -> None:
+        """Orders have been cancelled: what waited for their end goes on, bit by bit."""
+        now = self._reactor.seconds()
+        for queue in self._waiting:
+            if queue.state in {State.SUSPENDED, State.NO_ROOM}:
+                self._waiting.ring(queue, now + SPREAD / 4 * self._random())
 
     def is_too_old(self, message: QueuedMessage) -> bool:
         """Whether a message is past its time."""
@@ -387,26 +426,16 @@ class Scheduler:
             number = ready.room if health.usable(name) else 1
             if not health.usable(name):
                 health.begin_try(name, plan.lane)
-            if self._node.trace.watched:
-                self._trace(messages[:number], ready)
             ready.add(messages[:number])
             messages = messages[number:]
         return 0
 
-    def _trace(self, messages: list[QueuedMessage], ready: ReadyQueue) -> None:
-        source = ready.source
-        for message in messages:
-            self._node.trace.emit(
-                "queued", [message.id], source=source.name, pool=ready.pool, site=ready.plan.site,
-                protocol=source.protocol, server=source.server, recipient=message.recipient,
-            )  # fmt: skip
-
     def _no_source(self, messages: list[QueuedMessage], plan: Plan, pool: str) -> int:
         """No source may carry the messages now: they wait for one, or fail if none ever could."""
         fates, now = self._node.fates, self._reactor.seconds()
-        obstacle = self._choices.obstacle(pool, plan.lane)
+        obstacle = self._choices.obstacle(pool, plan)
         hindrance, reply = obstacle.hindrance, obstacle.reply
-        if hindrance in {Hindrance.FULL, Hindrance.UNSELECTED}:
+        if hindrance in WAITS_FOR_ROOM:
             queue = self._waiting.of(messages[0].queue, plan.tls)
             self._lines.stand(queue, (pool, plan.lane))
             self._ready.want_room(self._choices.sources(pool), plan.lane)
@@ -453,37 +482,6 @@ class Scheduler:
     def take_back(self, messages: list[QueuedMessage]) -> None:
         """Messages that a source could not carry look for another one."""
         self.insert_all(messages)
-
-    def source_held(self, source: str) -> None:
-        """The source is held: what is ready for it, for whatever site, goes elsewhere at once."""
-        for ready in self._ready.of_source(source):
-            ready.drain()
-        self._reconsider(source)
-
-    def source_works(self, source: str) -> None:
-        """The source was held and works: what waited for it comes back, bit by bit."""
-        self._reconsider(source)
-
-    def _reconsider(self, source: str) -> None:
-        for pool in self._choices.pools_of(source):
-            self._parking.reconsider(pool)
-
-    def source_faltered(self, messages: list[QueuedMessage], source: str, verdict: Verdict) -> None:
-        """The source failed for these messages alone: they wait and prefer another one then."""
-        pause = self._node.health.pause(source)
-        for message in messages:
-            avoid_source(message, source)
-            seconds = pause * (1 + 0.2 * self._random())
-            self._node.fates.delayed(message, seconds, verdict.reply, "SourceIsUnhealthy")
-
-    def source_refused(self, ready: ReadyQueue, verdict: Verdict) -> None:
-        """The source's proxy does not connect to the site: pass the source over for a while."""
-        words = verdict.reply.content.removeprefix(INTERNAL)
-        self._choices.bar(ready.source.name, ready.plan.lane, Bar.REFUSED, words)
-
-    def unsuitable(self, ready: ReadyQueue) -> None:
-        """The source has no address of the site's family: pass it over for a while."""
-        self._choices.bar(ready.source.name, ready.plan.lane, Bar.FAMILY)
 
     def emptied(self, ready: ReadyQueue) -> None:
         """Forget a ready queue; another one is made when it is needed."""

@@ -27,11 +27,13 @@ from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.naming import Naming
+from kumotwist.queue.orders import Orders
 from kumotwist.queue.plan import Planner
 from kumotwist.queue.reception import Reception
 from kumotwist.queue.recorder import Recorder
 from kumotwist.queue.scheduler import Scheduler
 from kumotwist.queue.securing import TLSPolicies
+from kumotwist.queue.steering import Steering
 from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
@@ -107,6 +109,7 @@ class Node(MultiService):
             live.sources,
             live.rotations,
             random.random,
+            Orders(reactor, os.path.join(self._state_dir, "orders.json")),
         )
         fates = Fates(
             reactor,
@@ -131,13 +134,15 @@ class Node(MultiService):
             count_tls=None if self._tls_reports is None else self._tls_reports.count,
         )
         self._scheduler.use(self._context)
+        naming = Naming(configuration.node, live.queues)
+        self._steering = Steering(reactor, self._scheduler, fates, bodies, naming)
         self._reception = Reception(
             reactor,
             self._spool,
             bodies,
             recorder,
             self._scheduler.insert_all,
-            naming=Naming(configuration.node, live.queues),
+            naming=naming,
             postmaster=configuration.node.postmaster,
             untraced=(
                 name
@@ -201,6 +206,8 @@ class Node(MultiService):
                 self._trace,
                 self._why_not_live,
                 self._pages(),
+                self._steering,
+                configuration.http.token,
             )
             self._listen("[http]", configuration.http.listen, site)
 
@@ -260,6 +267,7 @@ class Node(MultiService):
         self._reception.closed = None
         if self._tls_reports is not None:
             self._tls_reports.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self._scheduler.orders.load()
         waiting = await self._spool.enumerate(self._scheduler.insert_all)
         command = kumo_command(sys.argv[0])
         for line in announcement(
@@ -300,6 +308,7 @@ class Node(MultiService):
 
     async def _stop(self) -> None:
         self._reception.closed = _STOPPING
+        self._steering.stop()
         patience = 0.0 if self._hurried else STOP_PATIENCE
         self._log.info(
             "stopping; transactions under way are finished first, for at most {patience:.0f} s",

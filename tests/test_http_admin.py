@@ -1,0 +1,222 @@
+"""The admin API: KumoMTA's paths and shapes; what is wrong in a request is said clearly."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from kumotwist.http import http_site
+from kumotwist.http.body import MAX_BODY
+from kumotwist.http.settings import HTTPSettings
+from kumotwist.interfaces import ISteering
+from kumotwist.journal import Trace
+from tests.http_client import Connection
+
+
+@implementer(ISteering)
+class RecordingSteering:
+    """Notes what it is asked to do."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.listed: list[dict[str, Any]] = []
+
+    def order(self, kind: str, whom: dict[str, Any], **facts: Any) -> str:
+        """Note an order."""
+        self.calls.append((kind, whom, facts))
+        return "an-id"
+
+    def cancel(self, kind: str, order_id: str) -> bool:
+        """Know one order."""
+        return (kind, order_id) == ("bounce", "an-id")
+
+    def orders(self, kind: str) -> list[dict[str, Any]]:
+        """Give what the test has put there."""
+        return [dict(each) for each in self.listed]
+
+    def rebind(
+        self, whom: dict[str, Any], data: dict[str, str], reason: str, *, flush: bool, quiet: bool
+    ) -> None:
+        """Note a rebind; refuse what the real one refuses."""
+        if "bad" in data:
+            raise ValueError("data: 'bad' cannot be set")
+        self.calls.append((whom, data, reason, flush, quiet))
+
+    def count(self, whom: dict[str, Any]) -> Deferred[dict[str, int]]:
+        """Count something."""
+        self.calls.append(("count", whom))
+        return succeed({"a.example": 2, "b.example": 1})
+
+    def queues(self, limit: int) -> dict[str, Any]:
+        """Show the limit."""
+        return {"limit": limit}
+
+    def ready_states(self, names: Any) -> dict[str, Any]:
+        """Show the names."""
+        return {name: {} for name in names}
+
+    def inspect(self, message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
+        """Know one message."""
+        return succeed({"data": want_body} if message_id == "1" else None)
+
+
+class AdminCase(SynchronousTestCase):
+    """A site with an admin API."""
+
+    def setUp(self) -> None:
+        """Build it."""
+        self.steering = RecordingSteering()
+        self.build()
+
+    def build(self, token: str | None = None) -> None:
+        """Build it, with a token perhaps."""
+        clock = Clock()
+        self.site = http_site(
+            clock, HTTPSettings().trusted_hosts, Trace(clock), str, None, self.steering, token
+        )
+
+    def ask(self, method: str, path: str, body: Any = None, *headers: str) -> tuple[int, Any]:
+        """The status and the answer."""
+        text = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection = Connection(self.site).ask(
+            f"/api/admin/{path}", f"content-length: {len(text)}", *headers, method=method, body=text
+        )
+        return connection.status, json.loads(connection.body)
+
+
+class OrderTests(AdminCase):
+    """Orders."""
+
+    def test_interface(self) -> None:
+        """The double is what the pages ask for."""
+        verifyObject(ISteering, self.steering)
+
+    def test_bounce(self) -> None:
+        """KumoMTA's request is understood, and answered as KumoMTA does."""
+        request = {
+            "campaign": "c", "tenant": "t", "domain": "a.example", "routing_domain": "b.example",
+            "duration": "20m", "reason": "cleaning up", "suppress_logging": True,
+            "queue_names": None,
+        }  # fmt: skip
+        status, answer = self.ask("POST", "bounce/v1", request)
+        self.assertEqual(
+            (status, answer), (200, {"id": "an-id", "bounced": {}, "total_bounced": 0})
+        )
+        ((kind, whom, facts),) = self.steering.calls
+        self.assertEqual(kind, "bounce")
+        self.assertEqual(
+            whom,
+            {"campaign": "c", "tenant": "t", "domain": "a.example", "routing_domain": "b.example"},
+        )
+        self.assertEqual((facts["reason"], facts["quiet"]), ("cleaning up", True))
+
+    def test_dry_run(self) -> None:
+        """A dry run tells what would be touched, and touches nothing."""
+        status, answer = self.ask("POST", "bounce/v1", {"tenant": "t", "dry_run": True})
+        self.assertEqual(
+            (status, answer["total_matched"], answer["matched"]),
+            (200, 3, {"a.example": 2, "b.example": 1}),
+        )
+        self.assertEqual(self.steering.calls, [("count", {"tenant": "t"})])
+
+    def test_list_and_cancel(self) -> None:
+        """Orders are listed with what they have bounced, and end when they are deleted."""
+        self.steering.listed = [{"id": "an-id", "bounced": {"a": 2, "b": 3}, "reason": "r"}]
+        self.assertEqual(self.ask("GET", "bounce/v1")[1][0]["total_bounced"], 5)
+        self.assertEqual(self.ask("DELETE", "bounce/v1", {"id": "an-id"})[0], 200)
+        self.assertEqual(self.ask("DELETE", "bounce/v1", {"id": "other"})[0], 404)
+        self.assertEqual(self.ask("DELETE", "suspend/v1", {"id": "an-id"})[0], 404)
+
+    def test_suspend_ready_queue(self) -> None:
+        """A ready queue is named as KumoMTA names it."""
+        name = "ip-1->mx.a.example@smtp_client"
+        request = {"name": name, "reason": "r", "expires": "2099-01-01T00:00:00Z"}
+        self.assertEqual(self.ask("POST", "suspend-ready-q/v1", request)[0], 200)
+        ((_, whom, facts),) = self.steering.calls
+        self.assertEqual(whom, {"ready_queue": name})
+        self.assertEqual(facts["expires"], 4070908800.0)
+        self.steering.listed = [{"id": "x", "ready_queue": name, "bounced": {}}]
+        self.assertEqual(self.ask("GET", "suspend-ready-q/v1")[1], [{"id": "x", "name": name}])
+
+    def test_rebind(self) -> None:
+        """A rebind changes what messages are."""
+        request = {"tenant": "t", "data": {"tenant": "u"}, "reason": "r", "always_flush": True}
+        self.assertEqual(self.ask("POST", "rebind/v1", request), (200, {}))
+        self.assertEqual(
+            self.steering.calls, [({"tenant": "t"}, {"tenant": "u"}, "r", True, False)]
+        )
+        status, answer = self.ask("POST", "rebind/v1", {**request, "data": {"bad": "1"}})
+        self.assertEqual((status, answer), (422, {"error": "data: 'bad' cannot be set"}))
+
+    def test_mistakes(self) -> None:
+        """A request that is wrong is refused, with what is wrong with it."""
+        cases: tuple[tuple[str, Any, int, str], ...] = (
+            ("bounce/v1", b"{", 400, "the body is not JSON"),
+            ("bounce/v1", b"[" * 100_000, 400, "the body is not JSON"),
+            ("bounce/v1", [], 422, "the body is not a JSON object"),
+            ("bounce/v1", {}, 422, "reason: is missing"),
+            ("bounce/v1", {"reason": 5}, 422, "reason: is not a text"),
+            ("bounce/v1", {"reason": "r", "tennant": "x"}, 422, "unknown field 'tennant'"),
+            ("bounce/v1", {"reason": "r", "ids": [1]}, 422, "ids: is not a list of texts"),
+            ("bounce/v1", {"reason": "r", "ids": "1"}, 422, "ids: is not a list"),
+            ("bounce/v1", {"reason": "r", "dry_run": 1}, 422, "dry_run: is not true or false"),
+            ("bounce/v1", {"reason": "r", "expires": "x"}, 422, "expires: 'x' is not a moment"),
+            ("suspend/v1", {"reason": "r", "source": "s"}, 422,
+             "source: is for suspend-ready-q and for rebind"),
+            ("suspend-ready-q/v1", {"reason": "r"}, 422,
+             "name: either the name of a ready queue or a source is needed"),
+            ("rebind/v1", {"reason": "r", "data": {"a": 1}}, 422,
+             "data: is not an object whose values are texts"),
+        )  # fmt: skip
+        for path, body, status, error in cases:
+            self.assertEqual(self.ask("POST", path, body), (status, {"error": error}), error)
+        answer = self.ask("POST", "bounce/v1", {"reason": "r", "duration": "soon"})
+        self.assertEqual(answer[0], 422)
+        self.assertIn("duration: 'soon'", answer[1]["error"])
+        self.assertEqual(self.steering.calls, [])
+
+    def test_too_long(self) -> None:
+        """A body that is too long is not kept, and refused."""
+        status, _ = self.ask("POST", "bounce/v1", b" " * (MAX_BODY + 1))
+        self.assertEqual(status, 413)
+
+
+class LookTests(AdminCase):
+    """Looking."""
+
+    def test_pages(self) -> None:
+        """Messages, ready queues and counts."""
+        self.assertEqual(
+            self.ask("GET", "inspect-message/v1?id=1&want_body=true"),
+            (200, {"id": "1", "message": {"data": True}}),
+        )
+        self.assertEqual(self.ask("GET", "inspect-message/v1?id=2")[0], 404)
+        self.assertEqual(
+            self.ask("GET", "ready-q-states/v1?queues=a&queues=b"),
+            (200, {"states_by_ready_queue": {"a": {}, "b": {}}}),
+        )
+        self.assertEqual(self.ask("GET", "queues/v1?limit=7"), (200, {"limit": 7}))
+        self.assertEqual(self.ask("GET", "queues/v1?limit=-7")[0], 422)
+
+    def test_methods(self) -> None:
+        """A method that is not known somewhere is refused."""
+        self.assertEqual(self.ask("DELETE", "rebind/v1", {})[0], 405)
+        self.assertEqual(self.ask("PATCH", "bounce/v1", {})[0], 405)
+
+
+class TokenTests(AdminCase):
+    """A token."""
+
+    def test_token(self) -> None:
+        """With a token nothing is said to who does not know it."""
+        self.build("secret")
+        self.assertEqual(self.ask("GET", "queues/v1")[0], 401)
+        self.assertEqual(self.ask("GET", "queues/v1", None, "authorization: Bearer secre")[0], 401)
+        self.assertEqual(self.ask("GET", "queues/v1", None, "authorization: Basic secret")[0], 401)
+        self.assertEqual(self.ask("GET", "queues/v1", None, "authorization: bearer secret")[0], 200)
