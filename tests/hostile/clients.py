@@ -39,7 +39,9 @@ MANY_HOPS = b"Received: by mx.example\r\n" * 101
 STRANGER = {"relay_hosts": "192.0.2.1", "relay_to": "d.example"}
 #: Paths on which the client's own octets come first.
 BARE = ("direct", "socks5", "http-connect")
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
 PROXIED = {"trusted_proxies": "127.0.0.0/8"}
+#: For clients that do nothing in time, on no machine.
 HASTE = {"client_timeout": "1s"}
 
 
@@ -300,7 +302,7 @@ CHUNKS = (
         "220 250 250 250 421",
         ENVELOPE + b"BDAT 99999999999999999999 LAST\r\n",
         b"x" * 1000,
-        listener=HASTE,
+        listener={"client_timeout": "6s"},
     ),
     client(
         "bdat-beyond-numbers",
@@ -509,6 +511,7 @@ COMMANDS = (
     client(
         "tls-hello-in-clear",
         "220",
+        Replies(1),
         b"\x16\x03\x01\x02\x00\x01" + b"\xab" * 507,
         HALF_CLOSE,
     ),
@@ -559,7 +562,6 @@ SECURITY = (
         Replies(3),
         ENVELOPE + b"DATA\r\n" + TEXT + END,
         HALF_CLOSE,
-        listener=HASTE,
     ),
     client("auth-not-offered", "220 250 502 221", HELLO + login(b"\0me\0secret") + QUIT),
     client(
@@ -667,6 +669,33 @@ SECURITY = (
         + QUIT,
         listener=PROXIED,
         paths=BARE,
+    ),
+    client(
+        "proxy-v2-of-another-version",
+        "",
+        V2 + b"\x31\x11\x00\x0c" + bytes(12) + ENVELOPE,
+        listener=PROXIED,
+        paths=BARE,
+    ),
+    client(
+        "proxy-v2-too-short",
+        "",
+        V2 + b"\x21\x11\x00\x04" + bytes(4) + ENVELOPE,
+        listener=PROXIED,
+        paths=BARE,
+    ),
+    client(
+        "proxy-v2-huge",
+        "",
+        V2 + b"\x21\x11\xff\xff" + bytes(70_000),
+        listener=PROXIED,
+        paths=BARE,
+    ),
+    client(
+        "proxy-v2-of-a-stranger",
+        "220 500 500 500 500 421",
+        V2 + b"\x21\x11\x00\x0c" + bytes(12) + b"\r\n",
+        listener=HASTE,
     ),
     client("proxy-required", "", HELLO, listener={"require_proxy_protocol": "yes"}, paths=BARE),
 )

@@ -72,7 +72,8 @@ class ScriptedHost(ServerFactory):
 
     @ivar turns: for each verb what is said to its first, second, … occurrence in all connections;
         the last turn is repeated. Besides verbs there are C{banner}, C{BODY} (the final dot),
-        C{in-body} (the first octets of a message) and C{REPLY} (a line while AUTH goes on).
+        C{in-body} (the first octets of a message), C{in-chunk} (BDAT, before its octets) and
+        C{REPLY} (a line while AUTH goes on).
     @ivar messages: how many messages came to their end, taken or not.
     @ivar connections: those that are open.
     """
@@ -169,6 +170,7 @@ class _HostProtocol(Protocol):
         if verb == "BDAT":
             self._octets_left = int(line.split(b" ")[1])
             self._reading = "chunk"
+            self._act(self._host.turn("in-chunk", self._secure) or ())
             return
         turn = self._host.turn(verb, self._secure)
         if turn is None:

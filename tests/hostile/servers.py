@@ -25,8 +25,10 @@ DUPLICATE = "message temporary charged host duplicate -> TransientFailure 1"
 RCPT_LATER = "recipient temporary charged message -> TransientFailure 1"
 RCPT_NEVER = "recipient permanent charged message -> Bounce 1"
 
-#: More than the sockets of any path hold.
+#: More than a client hands over before it has read a reply.
 LARGE = 24 << 20
+#: More than the sockets of any path hold: newer kernels let one have 32 MiB.
+LARGEST = 64 << 20
 
 PIPELINING = ("PIPELINING", "ENHANCEDSTATUSCODES")
 NOTHING: tuple[str, ...] = ()
@@ -228,6 +230,8 @@ SECURITY = (
            turns={"AUTH": (b"535 5.7.8 no\r\n",)}),
     server("auth-454", NOBODY, offers=("AUTH PLAIN",), path=LOGIN, says="454",
            turns={"AUTH": (b"454 4.7.0 later\r\n",)}),
+    server("auth-421", NOBODY, offers=("AUTH PLAIN",), path=LOGIN, says="421",
+           turns={"AUTH": (b"421 closing\r\n", CLOSE)}),
     server("auth-not-offered", NOBODY, path=LOGIN, says="not"),
     server("auth-unknown", NOBODY, offers=("AUTH GSSAPI XYZ",), path=LOGIN),
     server(
@@ -340,7 +344,7 @@ MESSAGES = (
     server("reset-within-the-message", CUT, turns={"in-body": (RESET,)}, size=LARGE, taken=0),
     server("close-within-the-message", CUT, turns={"in-body": (CLOSE,)}, size=LARGE, taken=0),
     server(
-        "deaf-within-the-message", CUT, turns={"in-body": (DEAF,)}, size=LARGE, taken=0,
+        "deaf-within-the-message", CUT, turns={"in-body": (DEAF,)}, size=LARGEST, taken=0,
         path={"data_block_timeout": "3s"},
     ),
     server("354-then-reset", DUPLICATE, turns={"in-body": (RESET,)}),
@@ -375,6 +379,19 @@ MESSAGES = (
     server("bdat-452", LATER, offers=CHUNKING, turns={"BDAT": (b"452 full\r\n",)}, says="452 full"),
     server("bdat-354", DUPLICATE, offers=CHUNKING, turns={"BDAT": (b"354 go\r\n",)}),
     server("bdat-421", HOST, offers=CHUNKING, turns={"BDAT": (b"421 bye\r\n", CLOSE)}, says="421"),
+    server(
+        "bdat-refused-within", LATER, offers=CHUNKING, size=LARGE, says="452 full",
+        turns={"in-chunk": (b"452 full\r\n", DEAF)}, taken=0,
+    ),
+    server(
+        "bdat-unknown-within", NEVER, offers=CHUNKING, size=LARGE, says="500 what",
+        turns={"in-chunk": (b"500 what\r\n", DEAF)}, taken=0,
+    ),
+    server(
+        "bdat-250-within", CUT, offers=CHUNKING, size=LARGE, taken=0,
+        turns={"in-chunk": (b"250 taken\r\n", DEAF)},
+    ),
+    server("bdat-reset-within", CUT, offers=CHUNKING, size=LARGE, turns={"in-chunk": (RESET,)}),
     server("bdat-close", DUPLICATE, offers=CHUNKING, turns={"BDAT": (CLOSE,)}),
     server(
         "bdat-silence", DUPLICATE, offers=CHUNKING, turns={"BDAT": (HANG,)},

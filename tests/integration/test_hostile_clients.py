@@ -54,7 +54,7 @@ class Listener:
         keys = declared(ListenerSettings)
         values = {
             key: keys[key][1].kind.parse(text)
-            for key, text in {"client_timeout": "20s", **client.listener, **more}.items()
+            for key, text in {"client_timeout": "60s", **client.listener, **more}.items()
         }
         settings = attrs.evolve(ListenerSettings(name="main"), **values)
         self.factory = ESMTPListenerFactory(
