@@ -193,7 +193,7 @@ SECURITY = (
         offers=STARTTLS, path=INSECURE, says="TLS",
     ),
     server(
-        "starttls-reset", HOST, turns={"STARTTLS": (b"220 go\r\n", Pause(1), RESET)},
+        "starttls-reset", HOST, turns={"STARTTLS": (b"220 go\r\n", Pause(4), RESET)},
         offers=STARTTLS, path=INSECURE, says="TLS",
     ),
     server("tls-good", DELIVERED, offers=STARTTLS, path=VERIFIED),
@@ -299,7 +299,7 @@ ENVELOPES = (
     ),
     server(
         "rcpt-550-then-reset", RCPT_NEVER, HOST, recipients=2, taken=0,
-        turns={"RCPT": [(b"550 no\r\n",), (Pause(1), RESET)]},
+        turns={"RCPT": [(b"550 no\r\n",), (Pause(4), RESET)]},
     ),
     server("rcpt-close", HOST, turns={"RCPT": (CLOSE,)}, says="RCPT TO", taken=0),
     server("rcpt-354", HOST, turns={"RCPT": (b"354 go\r\n",)}, says="no answer to RCPT", taken=0),
@@ -348,7 +348,7 @@ MESSAGES = (
         path={"data_block_timeout": "3s"},
     ),
     server("354-then-reset", DUPLICATE, turns={"in-body": (RESET,)}),
-    server("dot-250-reset", DELIVERED, turns={"BODY": (b"250 taken\r\n", Pause(1), RESET)}),
+    server("dot-250-reset", DELIVERED, turns={"BODY": (b"250 taken\r\n", Pause(4), RESET)}),
     server("dot-250-close", DELIVERED, turns={"BODY": (b"250 taken\r\n", CLOSE)}),
     server("dot-250-garbage", DELIVERED, turns={"BODY": (b"250 taken\r\n\x00\xff what\r\n",)}),
     server("dot-450", LATER, turns={"BODY": (b"450 later\r\n",)}, says="450 later"),
@@ -412,7 +412,7 @@ SEQUENCES = (
     ),
     server(
         "lmtp-too-few", DELIVERED, DUPLICATE, recipients=2, queue=LMTP,
-        turns={"BODY": (OK2,)}, path={"data_dot_timeout": "1s"},
+        turns={"BODY": (OK2,)}, path={"data_dot_timeout": "6s"},
     ),
     server(
         "lmtp-too-many", DELIVERED, DELIVERED, recipients=2, queue=LMTP, turns={"BODY": (OK2 * 5,)}
