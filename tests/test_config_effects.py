@@ -58,6 +58,21 @@ class EffectTests(ConfigCase):
             "[proxy:a]\nlisten = 127.0.0.1:5000\nlimit_wait = 20s\n"
         )
 
+    def test_dane(self) -> None:
+        """DANE without a name server that could vouch for anything."""
+        path = "[path:default]\nenable_dane = yes\n"
+        self.assert_told(
+            f"[dns]\nnameservers = 192.0.2.1, 127.0.0.1\ntrusted_nameservers = ::1\n{path}",
+            "5: [path:default] enable_dane: has no effect: no name server of [dns] is in "
+            "trusted_nameservers",
+        )
+        for dns in (
+            "nameservers = 192.0.2.1, 127.0.0.1",
+            "nameservers = 192.0.2.1\ntrusted_nameservers = 192.0.2.0/24",
+            "timeout = 5s",
+        ):
+            self.assert_told(f"[dns]\n{dns}\n{path}")
+
     def test_commas(self) -> None:
         """A comma too many may be a proxy that was lost."""
         for text in ("10.0.0.1:5000,", ",10.0.0.1:5000", "10.0.0.1:5000,,10.0.0.2:5000"):

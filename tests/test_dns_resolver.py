@@ -246,8 +246,9 @@ class SiteNameTests(SynchronousTestCase):
             ),
             (
                 ["a.mail.one.com", "b.mail.two.example.net", "b.mail.two.example.net"],
-                "(b)?.(a|mail).(mail|two).(one|example).(com|net)",
+                "b?.(a|mail).(mail|two).(one|example).(com|net)",
             ),
+            (["example.com", "mail.example.com"], "mail?.example.com"),
             ([], ""),
         ]:
             self.assertEqual(site_name(hosts), name)

@@ -8,16 +8,18 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from kumotwist.dns import DNSError
+from kumotwist.tls.https import MeteredEndpoint
 from kumotwist.tls.sts import MAX_AGE, Finding, STSError, STSPolicy, read_policy, read_record
 from kumotwist.tls.sts_policies import PolicyProblem, STSPolicies, fetch_policy
 from kumotwist.tls.sts_store import KnownPolicy, PolicyStore
@@ -351,3 +353,41 @@ class FetchTests(SynchronousTestCase):
         self.assertIn("30 seconds", str(problem))
         self.assertTrue(endpoint.cancelled)
         self.assertEqual(reactor.getDelayedCalls(), [])
+
+
+class _Wire(StringTransport):
+    """A transport that notes how it was closed."""
+
+    aborted = False
+
+    def abortConnection(self) -> None:
+        """Close at once."""
+        self.aborted = True
+
+
+class MeterTests(SynchronousTestCase):
+    """A server that sends without end."""
+
+    def test_metered(self) -> None:
+        """What goes beyond the limit is not handed on, and ends the connection."""
+        heard: list[bytes] = []
+        protocol = Protocol()
+        protocol.dataReceived = heard.append  # type: ignore[method-assign, assignment]
+        made: list[Any] = []
+
+        @implementer(IStreamClientEndpoint)
+        class Endpoint:
+            def connect(self, protocolFactory: Any) -> Deferred[Any]:
+                made.append(protocolFactory.buildProtocol(None))
+                return succeed(made[0])
+
+        inner = self.successResultOf(
+            MeteredEndpoint(Endpoint(), 100).connect(Factory.forProtocol(lambda: protocol))
+        )
+        self.assertIs(inner, protocol)
+        wire = _Wire()
+        made[0].makeConnection(wire)
+        for _ in range(3):
+            made[0].dataReceived(b"x" * 40)
+        self.assertEqual(sum(map(len, heard)), 80)
+        self.assertTrue(wire.aborted)

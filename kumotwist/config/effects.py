@@ -5,6 +5,7 @@ A key that says what is the default anyway expects nothing.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,6 +59,7 @@ def check_effects(sections: Sequence[Section]) -> Iterator[ConfigError]:
         yield from _check_needs(section)
     yield from _check_users(sections)
     yield from _check_pools(sections)
+    yield from _check_dane(sections)
 
 
 def _check_needs(section: Section) -> Iterator[ConfigError]:
@@ -105,3 +107,21 @@ def _check_pools(sections: Sequence[Section]) -> Iterator[ConfigError]:
         elif section.kind.name == "pool" and section.name == UNSPECIFIED and not section.lines:
             problem = "it has no source, and is the pool of every queue without egress_pool"
             yield section.error("", problem)
+
+
+def _check_dane(sections: Sequence[Section]) -> Iterator[ConfigError]:
+    """DANE without a name server whose word on DNSSEC counts: no record would ever be believed."""
+    for dns in sections:
+        settings: Any = dns.settings
+        if dns.kind.name != "dns" or settings is None or not settings.nameservers:
+            continue
+        if any(
+            ipaddress.ip_address(server.host) in network
+            for server in settings.nameservers
+            for network in settings.trusted_nameservers
+        ):
+            continue
+        for section in sections:
+            if section.kind.name == "path" and section.values.get("enable_dane"):
+                problem = "has no effect: no name server of [dns] is in trusted_nameservers"
+                yield section.error("enable_dane", problem)

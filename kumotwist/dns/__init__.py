@@ -14,7 +14,7 @@ from kumotwist.dns.errors import DNSError
 from kumotwist.dns.exchangers import MailExchangers, before, site_name
 from kumotwist.dns.resolver import Resolver
 from kumotwist.dns.settings import DNSSettings
-from kumotwist.dns.system import system_nameservers
+from kumotwist.dns.system import system_nameservers, trusted_servers
 from kumotwist.dns.tlsa import TLSARecords
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "before",
     "site_name",
     "system_nameservers",
+    "trusted_servers",
 ]

@@ -64,7 +64,8 @@ def site_name(hosts: Sequence[str]) -> str:
     """Fold host names into one name, label by label from the right, as KumoMTA does it.
 
     C{mta5.am0.yahoodns.net} and C{mta6.am0.yahoodns.net} give C{(mta5|mta6).am0.yahoodns.net}; a
-    label that not every host has is followed by C{?}. One host gives its own name.
+    label that not every host has is followed by C{?}: C{mail?.example.com}. One host gives its own
+    name.
 
     @param hosts: by preference, then by name, so that the result does not depend on chance.
     """
@@ -73,8 +74,6 @@ def site_name(hosts: Sequence[str]) -> str:
     for level in range(max(map(len, names), default=0)):
         found = dict.fromkeys(name[level] for name in names if level < len(name))
         optional = any(len(name) <= level for name in names)
-        if len(found) == 1 and not optional:
-            folded.append(next(iter(found)))
-        else:
-            folded.append(f"({'|'.join(found)}){'?' if optional else ''}")
+        choice = next(iter(found)) if len(found) == 1 else f"({'|'.join(found)})"
+        folded.append(f"{choice}?" if optional else choice)
     return ".".join(reversed(folded))

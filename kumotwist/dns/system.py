@@ -1,13 +1,14 @@
-"""The name servers that the system is configured to use (resolv.conf(5))."""
+"""The name servers of the system (resolv.conf(5)), and those whose word on DNSSEC counts."""
 
 from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
 
+from kumotwist.dns.settings import DNSSettings
 from kumotwist.settings.types import HostPort
 
-__all__ = ["system_nameservers"]
+__all__ = ["system_nameservers", "trusted_servers"]
 
 _PORT = 53
 #: The C library looks no further either.
@@ -33,3 +34,14 @@ def system_nameservers(path: str | Path = "/etc/resolv.conf") -> tuple[HostPort,
         except ValueError:
             continue  # what the C library cannot read it does not ask either
     return tuple(found[:_MAX_SERVERS]) or (HostPort("127.0.0.1", _PORT),)
+
+
+def trusted_servers(settings: DNSSettings) -> frozenset[HostPort]:
+    """The name servers that are asked and whose word on DNSSEC counts."""
+    return frozenset(
+        server
+        for server in settings.nameservers or system_nameservers()
+        if any(
+            ipaddress.ip_address(server.host) in network for network in settings.trusted_nameservers
+        )
+    )

@@ -252,7 +252,7 @@ class PathPattern:
         if via and not source:
             raise ValueError("no source is named after 'via' (DOMAIN via SOURCE)")
         refuse_misspelt_default(target)
-        if not re.search(r"[(|\[:,]", target):
+        if not re.search(r"[(|?\[:,]", target):
             target = parse_domain(target)
         elif not _SITE.fullmatch(target):
             raise ValueError(f"{target!r} is neither default, a domain nor a site name")

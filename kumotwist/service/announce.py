@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 
 from kumotwist.config import Configuration
+from kumotwist.dns import trusted_servers
 from kumotwist.egress.settings import UNSPECIFIED
 from kumotwist.egress.source import Source
 
@@ -36,6 +37,8 @@ def announcement(
         yield f"pool {name}: " + (
             "; ".join(_way_out(sources[entry.source]) for entry in entries) or "no source is on"
         )
+    if configuration.paths.uses_dane and not trusted_servers(configuration.dns):
+        yield "enable_dane has no effect: no name server is in [dns] trusted_nameservers"
     if waiting:
         yield f"the spool holds {waiting} messages"
     if configuration.sinks:

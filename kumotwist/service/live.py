@@ -30,6 +30,8 @@ _log = Logger()
 
 #: What is applied whole.
 _APPLIED = frozenset({"sources", "pools", "queues", "paths", "dns", "proxy_rules", "files"})
+#: The sections whose names are not those of their fields.
+_SECTIONS = {"node": "kumo", "proxies": "proxy", "tls_reports": "tls-reports"}
 #: What of a source has nothing to do with the way that its connections take.
 _NOT_THE_WAY: dict[str, Any] = {"ehlo_domain": None, "remote_port": None}
 
@@ -134,7 +136,7 @@ def restart_needed(old: Configuration, new: Configuration) -> Iterator[str]:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if before == after:
             continue
-        section = {"node": "kumo", "proxies": "proxy"}.get(field.name, field.name)
+        section = _SECTIONS.get(field.name, field.name)
         if isinstance(before, Mapping):
             section = section.removesuffix("s")
             for name in {**before, **after}:

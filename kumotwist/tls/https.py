@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from kumotwist.tls.client import ClientTrust, client_tls_options
 
-__all__ = ["EndpointForHost", "HTTPSError", "TLSFailed", "request"]
+__all__ = ["EndpointForHost", "HTTPSError", "MeteredEndpoint", "TLSFailed", "request"]
 
 #: Gives the way to a host and port.
 EndpointForHost = Callable[[str, int], IStreamClientEndpoint]
@@ -65,7 +65,12 @@ class _Meter(WrappingFactory):
 
 
 @implementer(IStreamClientEndpoint)
-class _MeteredEndpoint:
+class MeteredEndpoint:
+    """An endpoint whose connections end when the server has sent too much.
+
+    @param limit: octets.
+    """
+
     def __init__(self, wrapped: IStreamClientEndpoint, limit: int) -> None:
         self._wrapped = wrapped
         self._limit = limit
@@ -93,7 +98,7 @@ class _Endpoints:
         host = uri.host.decode("ascii")
         options = client_tls_options(host, verify=True, trust=self._trust)
         secured: IStreamClientEndpoint = wrapClientTLS(options, self._endpoint_for(host, uri.port))
-        return _MeteredEndpoint(secured, self._limit)
+        return MeteredEndpoint(secured, self._limit)
 
 
 class _Body(Protocol):

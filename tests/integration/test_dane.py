@@ -1,4 +1,5 @@
-"""DANE with real parts: zones that the test signs, NSD, a validating Unbound, and mail hosts."""
+"""DANE with real parts: zones that the test signs, NSD, a validating Unbound, mail hosts, and a
+proxy on the way to them."""
 
 from __future__ import annotations
 
@@ -21,6 +22,27 @@ from tests.integration.waiting import free_port
 CONFIG = """
 [dns]
 nameservers = 127.0.0.1:<dns>
+
+[proxy:local]
+listen = 127.0.0.1:<proxy>
+
+[proxy-rule:trial]
+proxy = local
+clients = 127.0.0.0/8
+sources = 127.0.0.0/8
+destinations = 127.0.0.0/8
+ports = 1024-65535
+action = allow
+
+[source:one]
+socks5_proxy_server = 127.0.0.1:<proxy>
+socks5_proxy_source_address = 127.0.0.33
+
+[pool:out]
+one = 1
+
+[queue:default]
+egress_pool = out
 
 [path:default]
 smtp_port = <port>
@@ -147,7 +169,8 @@ class DANETests(TestCase):
         dns_port = await start_name_servers(self, zones)
         sink = start_sink(self, host=TLS_HOST, port=port, tls=options)
         clear = start_sink(self, host=CLEAR_HOST, port=port)
-        kumo = await start_kumo(self, CONFIG, names={"dns": dns_port, "port": port})
+        names = {"dns": dns_port, "port": port, "proxy": free_port()}
+        kumo = await start_kumo(self, CONFIG, names=names)
         for name in CASES:
             await send_mail(kumo.port, [f"you@{name}.example"])
         delivered = {name for name, case in CASES.items() if case.outcome == DELIVERED}
@@ -165,5 +188,6 @@ class DANETests(TestCase):
                 self.assertEqual(record["response"]["code"], 451)
         arrived = {mail.recipients[0] for mail in sink.mails}
         self.assertEqual(arrived, {f"you@{name}.example" for name in delivered})
+        self.assertEqual({mail.peer for mail in sink.mails}, {"127.0.0.33"}, "through the proxy")
         self.assertEqual(clear.mails, [])
         self.assertEqual(kumo.records(type="Bounce"), [])
