@@ -86,7 +86,7 @@ class HeaderTests(ConfigCase):
             "1: [zzz]: unknown section (one of [kumo], [spool], [log], [dns], [listener:NAME], "
             "[listener:NAME peer NETWORK], "
             "[http], [source:NAME], [pool:NAME], [queue:PATTERN], [path:PATTERN], [proxy:NAME], "
-            "[proxy-rule:NAME], [sink:NAME], [check])",
+            "[proxy-rule:NAME], [sink:NAME], [tls-reports], [check])",
         )
 
     def test_planned(self) -> None:
