@@ -13,6 +13,7 @@ Twisted's epoll reactor with two differences, both in what an event costs:
 from __future__ import annotations
 
 import errno
+import socket
 from select import EPOLLIN
 from typing import Any
 
@@ -100,6 +101,16 @@ class DirectEPollReactor(EPollReactor):
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """See L{twisted.internet.interfaces.IReactorTCP}."""
         listening = _Port(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
+        """See L{twisted.internet.interfaces.IReactorSocket}."""
+        if addressFamily not in (socket.AF_INET, socket.AF_INET6):
+            adopt: Any = super().adoptStreamPort
+            return adopt(fileDescriptor, addressFamily, factory)
+        make: Any = _Port._fromListeningDescriptor
+        listening = make(self, fileDescriptor, addressFamily, factory)
         listening.startListening()
         return listening
 

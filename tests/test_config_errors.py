@@ -17,7 +17,7 @@ from tests.config_case import ConfigCase
 TEN_MISTAKES = """\
 [kumo]
 hostnam = mx.example.com
-workers = 4
+workers = 0
 
 [souce:ip-9]
 source_address = 10.0.0.9
@@ -56,7 +56,7 @@ class TenMistakesTests(ConfigCase):
             self.problems(TEN_MISTAKES),
             [
                 "kumo.ini:2: [kumo] hostnam: unknown key (did you mean hostname?)",
-                "kumo.ini:3: [kumo] workers: 4 is not supported yet (1)",
+                "kumo.ini:3: [kumo] workers: 0 is out of range (1 to 1000)",
                 "kumo.ini:5: [souce:ip-9]: unknown section (did you mean [source:ip-9]?)",
                 "kumo.ini:10: [listener:in] client_timeout: 'soon' is not a duration "
                 "(such as 30s, 20m, 1h, 7d)",

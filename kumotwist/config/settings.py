@@ -8,17 +8,10 @@ import attrs
 
 from kumotwist.queue.settings import NamingSettings
 from kumotwist.settings import setting
-from kumotwist.settings.types import HOST_NAME, TEXT, SettingType, list_of, parse_count
+from kumotwist.settings.types import HOST_NAME, TEXT, integer, list_of
 from kumotwist.smtp.settings import MAILBOX
 
 __all__ = ["NodeSettings"]
-
-
-def _parse_workers(text: str) -> int:
-    value = parse_count(text)
-    if value != 1:
-        raise ValueError(f"{value} is not supported yet (1)")
-    return value
 
 
 def _machine_name() -> str:
@@ -48,7 +41,12 @@ class NodeSettings(NamingSettings):
         "working directory.",
         default="var",
     )
-    workers: int = setting(SettingType("number", _parse_workers), "Processes.", default=1)
+    workers: int = setting(
+        integer(1, 1000),
+        "Processes that share the listeners, each with a spool and queues of its own, under the "
+        "limits of one node. Proxies, sinks and `[http]` have a process of their own then.",
+        default=1,
+    )
     include: tuple[str, ...] = setting(
         list_of(TEXT),
         "Further files, relative to this one: `conf.d/*.ini`. Only the main file can include.",

@@ -81,7 +81,10 @@ class Trace:
         """Tell the watchers."""
         if not self._watchers:
             return
-        happened = TraceEvent(self._reactor.seconds(), event, tuple(message_ids), facts)
+        self.relay(TraceEvent(self._reactor.seconds(), event, tuple(message_ids), facts))
+
+    def relay(self, happened: TraceEvent) -> None:
+        """Tell the watchers of something that was noted elsewhere."""
         for call in tuple(self._watchers):
             try:
                 call(happened)

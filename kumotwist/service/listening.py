@@ -50,6 +50,19 @@ class ListeningService(Service):
             return self._endpoint
         return address_words(self._port.getHost())
 
+    def hand_over(self) -> int:
+        """Let other processes accept the connections.
+
+        @return: the descriptor of the socket, which stays open here.
+        @raise StartError: if it does not listen, or not on a socket.
+        """
+        port: Any = self._port
+        if port is None or not hasattr(port, "stopReading"):
+            raise StartError(f"{self._what}: workers cannot share {self._endpoint}")
+        port.stopReading()
+        descriptor: int = port.fileno()
+        return descriptor
+
     def startService(self) -> None:
         """Listen.
 

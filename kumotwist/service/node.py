@@ -6,7 +6,8 @@ import os
 import random
 import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import attrs
 from twisted.application.service import MultiService
@@ -35,17 +36,24 @@ from kumotwist.queue.scheduler import Scheduler
 from kumotwist.queue.securing import TLSPolicies
 from kumotwist.queue.steering import Steering
 from kumotwist.service.announce import announcement, kumo_command
-from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.live import LiveSettings, read_again, restart_needed
 from kumotwist.service.metrics import NodeMetrics
 from kumotwist.service.policies import PolicyService
+from kumotwist.service.sharing import SharedPort, Sharing
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
-from kumotwist.service.state import node_id, prepare_state_dir
+from kumotwist.service.state import (
+    left_over_spools,
+    node_id,
+    prepare_state_dir,
+    probe_spool,
+    spool_path,
+    worker_dir,
+)
 from kumotwist.service.tls_reports import TLSReportService
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.spool import SpoolError, SQLiteSpool
-from kumotwist.spool.ownership import OwnedDirectory
+from kumotwist.spool.moving import SpoolMove, was_moved
 from kumotwist.tls.broken import BrokenTLS
 from kumotwist.wire.smtp.replies import Reply
 
@@ -63,29 +71,42 @@ class Node(MultiService):
 
     @param reactor: the reactor.
     @param configuration: what to build.
+    @param sharing: what it has in common with the node's other processes; a process without is the
+        whole node.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(
+        self, reactor: Any, configuration: Configuration, sharing: Sharing | None = None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._configuration = configuration
         self._state_dir = prepare_state_dir(configuration.node.state_dir)
-        self._spool_path = configuration.spool.path or os.path.join(self._state_dir, "spool")
-        self._spool = SQLiteSpool(reactor, attrs.evolve(configuration.spool, path=self._spool_path))
+        self._alone = sharing is None
+        self._sharing = sharing or Sharing(1, 1, LimitTable(reactor.seconds), Trace(reactor))
+        first = spool_path(configuration.spool.path, self._state_dir, 1)
+        share = (self._sharing.worker, self._sharing.workers)
+        self._left_over = left_over_spools(first, *share)
+        self._own_dir = worker_dir(self._state_dir, share[0])
+        self._spool_path = spool_path(configuration.spool.path, self._state_dir, share[0])
+        self._spool = self._make_spool(self._spool_path)
+        self._moves: list[tuple[SpoolMove, Deferred[None]]] = []
         self._journal = JournalWriter(
             reactor,
             configuration.log,
             configuration.log.path or os.path.join(self._state_dir, "log"),
         )
-        self._trace = Trace(reactor)
+        self._trace = self._sharing.trace
         self._live = LiveSettings(reactor, configuration)
         self._health = SourceHealth(reactor.seconds)
         self._listening: list[tuple[str, ListeningService]] = []
+        self._shared_ports: list[SharedPort] = []
         self._factories: list[ESMTPListenerFactory] = []
         self._opening: Deferred[None] | None = None
         self._spool_is_open = False
+        self._had: int | None = None
         self._hurried = False
         self._build_queues()
         self._build_listeners()
@@ -94,7 +115,7 @@ class Node(MultiService):
 
     def _build_queues(self) -> None:
         configuration, reactor, live = self._configuration, self._reactor, self._live
-        self._policies = PolicyService(reactor, live, self._health, self._state_dir)
+        self._policies = PolicyService(reactor, live, self._health, self._own_dir)
         self._policies.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._tls_reports = self._make_tls_reports()
         bodies = Bodies(self._spool)
@@ -109,7 +130,7 @@ class Node(MultiService):
             live.sources,
             live.rotations,
             random.random,
-            Orders(reactor, os.path.join(self._state_dir, "orders.json")),
+            Orders(reactor, os.path.join(self._own_dir, "orders.json")),
         )
         fates = Fates(
             reactor,
@@ -128,7 +149,7 @@ class Node(MultiService):
             fates=fates,
             bodies=bodies,
             trace=self._trace,
-            limits=LimitTable(reactor.seconds),
+            limits=self._sharing.limits,
             tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
             hostname=configuration.node.hostname,
             count_tls=None if self._tls_reports is None else self._tls_reports.count,
@@ -160,7 +181,7 @@ class Node(MultiService):
         return TLSReportService(
             self._reactor,
             configuration.tls_reports,
-            os.path.join(self._state_dir, "tls-reports"),
+            os.path.join(self._own_dir, "tls-reports"),
             configuration.node.hostname,
             live.resolver,
             lambda domain: self._policies.endpoint_for(
@@ -191,10 +212,12 @@ class Node(MultiService):
             )
             self._factories.append(factory)
             self._listen(f"[listener:{name}]", settings.listen, factory)
-        self._proxies = proxy_services(
-            self._reactor, configuration.proxies, configuration.proxy_rules
-        )
+        # Of several processes the supervisor has the proxies, the sinks and the pages.
+        proxies = configuration.proxies if self._alone else {}
+        self._proxies = proxy_services(self._reactor, proxies, configuration.proxy_rules)
         self._proxies.setServiceParent(self)
+        if not self._alone:
+            return
         for name, sink in configuration.sinks.items():
             service = sink_service(self._reactor, f"[sink:{name}]", sink, hostname, self._state_dir)
             service.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -203,7 +226,7 @@ class Node(MultiService):
             site = http_site(
                 self._reactor,
                 configuration.http.trusted_hosts,
-                self._trace,
+                cast("Trace", self._trace),
                 self._why_not_live,
                 self._pages(),
                 self._steering,
@@ -211,16 +234,20 @@ class Node(MultiService):
             )
             self._listen("[http]", configuration.http.listen, site)
 
-    def _pages(self) -> dict[bytes, IResource]:
-        """What C{[http]} has besides the API: numbers, and the health of proxies."""
-        numbers = NodeMetrics(
+    def numbers(self) -> NodeMetrics:
+        """What this process counts."""
+        return NodeMetrics(
             self._scheduler,
             self._live.sources,
             self._context.health,
             self._context.counters,
             self._recorder.counters,
-            dict(zip(self._configuration.listeners, self._factories, strict=True)),
+            {factory.settings.name: factory for factory in self._factories},
         )
+
+    def _pages(self) -> dict[bytes, IResource]:
+        """What C{[http]} has besides the API: numbers, and the health of proxies."""
+        numbers = self.numbers()
         if not self._configuration.proxies:
             return {b"metrics": MetricsPage(numbers.render)}
 
@@ -229,7 +256,15 @@ class Node(MultiService):
 
         return {**proxy_pages(self._proxies), b"metrics": MetricsPage(render)}
 
+    def _make_spool(self, path: str) -> SQLiteSpool:
+        return SQLiteSpool(self._reactor, attrs.evolve(self._configuration.spool, path=path))
+
     def _listen(self, what: str, endpoint: str, factory: Any) -> None:
+        if not self._alone:
+            descriptor = self._sharing.sockets.get(what)
+            if descriptor is not None:  # else it is new in the file, and has to wait for a restart
+                self._shared_ports.append(SharedPort(self._reactor, descriptor, factory))
+            return
         service = ListeningService(self._reactor, f"{what} listen", endpoint, factory)
         service.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._listening.append((what, service))
@@ -251,13 +286,7 @@ class Node(MultiService):
 
         @raise StartError: if it belongs to another process or cannot be used.
         """
-        probe = OwnedDirectory(self._spool_path)
-        try:
-            probe.acquire()
-        except SpoolError as error:
-            raise StartError(str(error)) from None
-        finally:
-            probe.release()
+        probe_spool(self._spool_path)
 
     async def _open_spool(self) -> None:
         await self._spool.open()
@@ -268,12 +297,54 @@ class Node(MultiService):
         if self._tls_reports is not None:
             self._tls_reports.setServiceParent(self)  # type: ignore[no-untyped-call]
         self._scheduler.orders.load()
-        waiting = await self._spool.enumerate(self._scheduler.insert_all)
+        for port in self._shared_ports:
+            # Not before: until then clients are for the workers that are ready.
+            port.setServiceParent(self)  # type: ignore[no-untyped-call]
+        self.tell_state()
+        moved: set[str] = set()
+        visit = self._scheduler.insert_all
+        if self._left_over:
+            visit = partial(self._insert_noting, moved)
+        self._had = waiting = await self._spool.enumerate(visit)
+        for path in self._left_over:
+            move = SpoolMove(
+                self._reactor,
+                self._make_spool(path),
+                self._spool,
+                moved,
+                self._scheduler.insert_all,
+            )
+            self._moves.append((move, Deferred.fromCoroutine(self._empty(path, move))))
+        self.tell_state()
+        if not self._alone:
+            return
         command = kumo_command(sys.argv[0])
         for line in announcement(
             self._live.configuration, self._live.sources, self._places(), waiting, command
         ):
             self._log.info("{line}", line=line)
+
+    def _insert_noting(self, moved: set[str], messages: list[QueuedMessage]) -> None:
+        moved.update(message.id for message in messages if was_moved(message))
+        self._scheduler.insert_all(messages)
+
+    async def _empty(self, path: str, move: SpoolMove) -> None:
+        """Take over what is in the spool of a worker that there is no more."""
+        try:
+            left = await move.run()
+        except SpoolError as error:
+            self._log.error("{path} stays as it is: {error}", path=path, error=error)
+        except Exception:
+            self._log.failure("{path} cannot be emptied", path=path)
+        else:
+            self._log.info(
+                "{path} has no worker any more: {moved} messages taken over, {left} left there",
+                path=path, moved=move.moved, left=left,
+            )  # fmt: skip
+
+    def tell_state(self) -> None:
+        """Say whether mail is taken, and how many messages the spool had, if that is known."""
+        self._sharing.tell(self._why_not_live(), self._had)
 
     def _places(self) -> Iterator[tuple[str, str]]:
         for what, service in self._listening:
@@ -295,6 +366,7 @@ class Node(MultiService):
             self._scheduler.resume()
         else:
             self._scheduler.pause()
+        self.tell_state()
 
     def _why_not_live(self) -> str:
         """Why no mail is taken at the moment; empty if it is."""
@@ -325,6 +397,9 @@ class Node(MultiService):
         await maybeDeferred(super().stopService)
         if self._opening is not None:
             await self._opening
+        for move, done in self._moves:
+            move.stop()
+            await done
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()
@@ -348,6 +423,8 @@ class Node(MultiService):
         for proxy in self._proxies:
             proxy.go_by(new.proxy_rules.items())
         self._scheduler.reconfigure(change)
+        if not self._alone:
+            return  # the supervisor says it
         self._log.info("the configuration was read again and holds now")
         waiting = list(restart_needed(self._configuration, new))
         if waiting:

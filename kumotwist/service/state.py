@@ -7,8 +7,17 @@ import re
 import uuid
 
 from kumotwist.service.errors import StartError
+from kumotwist.spool import SpoolError
+from kumotwist.spool.ownership import OwnedDirectory
 
-__all__ = ["node_id", "prepare_state_dir"]
+__all__ = [
+    "left_over_spools",
+    "node_id",
+    "prepare_state_dir",
+    "probe_spool",
+    "spool_path",
+    "worker_dir",
+]
 
 _NODE_ID = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}(\1[0-9a-fA-F]{4}){2}\1[0-9a-fA-F]{12}")
 
@@ -29,6 +38,57 @@ def prepare_state_dir(path: str) -> str:
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise StartError(f"state_dir {path}: no permission to read and write this directory")
     return path
+
+
+def spool_path(configured: str | None, state_dir: str, worker: int) -> str:
+    """Where a worker's spool is: the first one's where a node of one process has its own.
+
+    @param configured: C{[spool] path}.
+    """
+    base = (configured or os.path.join(state_dir, "spool")).rstrip("/")
+    return base if worker == 1 else f"{base}-{worker}"
+
+
+def worker_dir(state_dir: str, worker: int) -> str:
+    """Where a worker keeps what is neither mail nor records: it is made if it is missing.
+
+    @raise StartError: if it cannot be used.
+    """
+    if worker == 1:
+        return state_dir
+    return prepare_state_dir(os.path.join(state_dir, f"worker-{worker}"))
+
+
+def left_over_spools(first: str, worker: int, workers: int) -> list[str]:
+    """The spools of workers that there are no more, as far as they are for one worker to empty.
+
+    @param first: the first worker's spool, see L{spool_path}.
+    """
+    directory, name = os.path.split(os.path.abspath(first))
+    numbers = []
+    for entry in os.scandir(directory) if os.path.isdir(directory) else ():
+        match = re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,5})", entry.name)
+        if match is not None and entry.is_dir():
+            numbers.append(int(match.group(1)))
+    return [
+        f"{first}-{number}"
+        for number in sorted(numbers)
+        if number > workers and number % workers == worker % workers
+    ]
+
+
+def probe_spool(path: str) -> None:
+    """See whether a spool can be had.
+
+    @raise StartError: if it belongs to another process or cannot be used.
+    """
+    probe = OwnedDirectory(path)
+    try:
+        probe.acquire()
+    except SpoolError as error:
+        raise StartError(str(error)) from None
+    finally:
+        probe.release()
 
 
 def node_id(state_dir: str) -> str:

@@ -19,14 +19,22 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = "A mail transfer agent whose mail leaves through SOCKS5 and HAProxy forward proxies."
-    optParameters = [["config", "c", "etc/kumo.ini", "The configuration file."]]
+    optParameters = [
+        ["config", "c", "etc/kumo.ini", "The configuration file."],
+        ["worker", None, None, "Used by a node of several processes, which starts them so."],
+    ]
     optFlags = [["check", None, "Check the configuration, say what is wrong with it, and exit."]]
 
     configuration: Configuration
+    orders: Any = None
 
     def postOptions(self) -> None:
         """Read the configuration: with mistakes in it nothing starts."""
         self.configuration = read_configuration(self["config"])
+        if self["worker"] is not None:
+            from kumotwist.service.orders import WorkerOrders
+
+            self.orders = WorkerOrders.parse(self["worker"])
         if self["check"]:
             self._check_certificates()
             sys.stdout.write(f"{self['config']}: ok\n")
@@ -58,12 +66,17 @@ def makeService(options: Options) -> IService:
 
     from kumotwist.errors import KumotwistError
     from kumotwist.proxy.descriptors import raise_descriptor_limit
-    from kumotwist.service import Node, obey_signals
+    from kumotwist.service import Node, Supervisor, Worker, obey_signals
 
     raise_descriptor_limit()
     explain_failed_start("kumo")
+    configuration = options.configuration
     try:
-        node: Any = Node(reactor, options.configuration)
+        if options.orders is not None:
+            worker: Any = Worker(reactor, configuration, options.orders).node
+            return worker  # type: ignore[no-any-return]
+        kind: Any = Node if configuration.node.workers == 1 else Supervisor
+        node = kind(reactor, configuration)
         # Here the reason still reaches the terminal whole, also of a process that becomes a daemon.
         node.probe_spool()
     except KumotwistError as error:
