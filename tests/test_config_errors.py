@@ -164,11 +164,12 @@ class KeyTests(ConfigCase):
             self.one("[proxy:a]\n"), "1: [proxy:a] listen: is missing (server endpoint)"
         )
 
-    def test_protocol_planned(self) -> None:
-        """A delivery protocol that is not built is refused as such."""
+    def test_protocol(self) -> None:
+        """A delivery protocol that does not exist is refused, with those that do."""
         self.assertEqual(
-            self.one("[queue:default]\nprotocol = null\n"),
-            "2: [queue:default] protocol: 'null' is not supported yet (smtp, lmtp)",
+            self.one("[queue:default]\nprotocol = uucp\n"),
+            "2: [queue:default] protocol: 'uucp' is not a protocol (smtp, lmtp, maildir:PATH, "
+            "null)",
         )
 
     def test_no_follow_up(self) -> None:

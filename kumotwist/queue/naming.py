@@ -68,6 +68,18 @@ class Naming:
         removed = settings.removed_headers
         return labels, without_fields(body, removed) if removed else body
 
+    def refusal(self, session: ServerSession, domain: str) -> str | None:
+        """Why mail for a domain is refused; L{None} if it is not.
+
+        The header has not come yet: the tenant is who has logged in, or the default one.
+        """
+        if not self.queues.rejects:
+            return None
+        settings = self.settings
+        tenant = _UNFIT.sub("_", session.user)[:128] if settings.tenant_from_login else ""
+        name = self.name(Labels("", tenant or settings.default_tenant or ""), domain)
+        return self.queues.resolve(name).reject
+
     def name(self, labels: Labels, domain: str) -> str:
         """The name of the queue for a domain."""
         if not (labels.tenant or labels.campaign or self.queues.reroutes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import attrs
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from kumotwist.dns import DNSError, MailExchangers, before, site_name
 from kumotwist.egress.settings import PathTable
@@ -94,6 +94,13 @@ class NullMXError(DNSError):
         super().__init__(domain, f"{domain} says that it takes no mail (null MX)", permanent=True)
 
 
+class RejectedError(DNSError):
+    """The operator does not want mail for this domain."""
+
+    def __init__(self, domain: str, text: str) -> None:
+        super().__init__(domain, text, permanent=True)
+
+
 class MailLoopError(DNSError):
     """A domain's best mail exchanger is this very node, which does not keep mail for it."""
 
@@ -136,6 +143,10 @@ class Planner:
         @return: fires with the plan; fails with L{kumotwist.dns.DNSError}.
         """
         domain = domain_of_queue(queue)
+        if settings.reject is not None:
+            return fail(RejectedError(domain, settings.reject))
+        if settings.is_local:
+            return succeed(Plan(settings.protocol, settings.protocol, domain, (), looked_up=False))
         lmtp = settings.protocol == "lmtp"
         prefix = "lmtp:" if lmtp else ""
         if settings.route:

@@ -90,14 +90,16 @@ class Reception:
     def recipient(
         self, session: ServerSession, transaction: Transaction, recipient: Recipient
     ) -> Reply | None:
-        """Any recipient will do whose domain can be looked up; the listener checked relaying."""
+        """Any recipient will do whose domain can be looked up and is not to be refused; the
+        listener checked relaying."""
         try:
             domain = domain_of(self._address(recipient))
         except CommandSyntaxError:
             return Reply.of(553, "5.1.2", "the recipient's domain is not a valid host name")
         if not domain:
             return Reply.of(550, "5.1.1", "there are no mailboxes here; name a domain")
-        return None
+        refusal = self._naming.refusal(session, domain)
+        return None if refusal is None else Reply.of(550, "5.7.1", refusal)
 
     def _address(self, recipient: Recipient) -> str:
         """Where a recipient's mail goes: only C{postmaster} may stand without a domain."""

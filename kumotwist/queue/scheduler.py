@@ -27,6 +27,7 @@ from kumotwist.queue.change import Change
 from kumotwist.queue.choosing import WAITS_FOR_ROOM, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.lines import LONGEST_WAIT, RoomLines
+from kumotwist.queue.local import LocalDelivery
 from kumotwist.queue.orders import Order, Orders
 from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.parking import Parking
@@ -110,6 +111,9 @@ class Scheduler(SourceNews):
     def use(self, context: SessionContext) -> None:
         """Name what sessions work with; before the first message."""
         self._context = context
+        self._local = LocalDelivery(
+            self._reactor, context.fates, context.bodies, self._check_stopped
+        )
         self._selection = Selection(self._reactor, context.limits, self._paths, self._may_be_chosen)
         self._choice = SourceChoice(
             self._reactor.seconds,
@@ -154,6 +158,7 @@ class Scheduler(SourceNews):
         self._stopped = True
         self._waiting.stop()
         self._selection.stop()
+        self._local.stop()
         self._parking.stop()
         done: Deferred[None] = Deferred()
         self._stopping.append(done)
@@ -176,7 +181,7 @@ class Scheduler(SourceNews):
             ready.abort()
 
     def _check_stopped(self) -> None:
-        if self._stopped and self._ready.are_at_rest:
+        if self._stopped and self._ready.are_at_rest and not self._local.active:
             waiting, self._stopping = self._stopping, []
             for done in waiting:
                 done.callback(None)
@@ -417,6 +422,9 @@ class Scheduler(SourceNews):
         @return: how many of them stay in their queue, which is not free to go on then.
         """
         pool, health = settings.egress_pool, self._node.health
+        if settings.is_local:
+            self._local.deliver(messages, settings.protocol)
+            return 0
         while messages:
             name = self._choices.pick(pool, plan, preference(messages[0]))
             if name is None:

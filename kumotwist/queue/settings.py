@@ -84,11 +84,17 @@ SMART_HOST: SettingType[SmartHost] = SettingType("host", _parse_smart_host)
 
 def _parse_protocol(text: str) -> str:
     word = text.strip()
-    if word.lower() in {"smtp", "lmtp"}:
+    if word.lower() in {"smtp", "lmtp", "null"}:
         return word.lower()
-    if word.lower() == "null" or word.lower().startswith("maildir:"):
-        raise ValueError(f"{word!r} is not supported yet (smtp, lmtp)")
-    raise ValueError(f"{text!r} is not a protocol (smtp, lmtp)")
+    if word.lower().startswith("maildir:"):
+        path = word.partition(":")[2]
+        if not path.startswith("/") or re.search(r"\{(?!(local|domain)\})", path):
+            raise ValueError(
+                f"{text!r}: an absolute path is needed, in which {{local}} and {{domain}} stand "
+                "for parts of the recipient (such as maildir:/var/mail/{domain}/{local})"
+            )
+        return f"maildir:{path}"
+    raise ValueError(f"{text!r} is not a protocol (smtp, lmtp, maildir:PATH, null)")
 
 
 @attrs.define(frozen=True)
@@ -142,12 +148,24 @@ class QueueSettings:
         default=None,
         default_doc="the recipients' domain",
     )
+    reject: str | None = setting(
+        TEXT,
+        "Mail for these recipients is refused (550 5.7.1) with this text; what is queued already "
+        "is returned.",
+        default=None,
+    )
     protocol: str = setting(
-        SettingType("one of `smtp`, `lmtp`", _parse_protocol),
+        SettingType("one of `smtp`, `lmtp`, `maildir:PATH`, `null`", _parse_protocol),
         "How it is delivered. LMTP (KumoMTA's `use_lmtp`) is for a mail store that a `route` "
-        "names, with its port.",
+        "names, with its port. `maildir:/var/mail/{domain}/{local}` puts it into files, `null` "
+        "drops it.",
         default="smtp",
     )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the mail goes nowhere over the network."""
+        return self.protocol == "null" or self.protocol.startswith("maildir:")
 
 
 def _parse_header_name(text: str) -> str:
@@ -350,6 +368,10 @@ class QueueTable(RuleTable[QueuePattern, QueueSettings]):
             domain = rule.pattern.domain
             positions = self._wild if "*" in domain else self._by_domain.setdefault(domain, [])
             positions.append(number)
+        #: Whether any queue's mail may be refused.
+        self.rejects = default.reject is not None or any(
+            rule.values.get("reject") is not None for rule in self.rules
+        )
         #: Whether any queue may have a C{routing_domain}.
         self.reroutes = default.routing_domain is not None or any(
             "routing_domain" in rule.values for rule in self.rules
