@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -71,7 +70,7 @@ class Address(NamedTuple):
         """ATYP, address and port (RFC 1928, 5); L{LocalProtocolError} if it cannot be said."""
         if not 0 <= self.port <= 65535:
             raise LocalProtocolError(f"port {self.port} is not between 0 and 65535")
-        port = struct.pack("!H", self.port)
+        port = self.port.to_bytes(2, "big")
         if isinstance(self.host, str):
             try:
                 name = self.host.encode("ascii")
