@@ -44,6 +44,7 @@ def walk(
     records: Mapping[str, Sequence[str]] = RECORDS,
     resolver: Any = None,
     source: dict[str, Any] | None = None,
+    ours: str = "",
     **path: Any,
 ) -> TargetWalk:
     """A walk over hosts."""
@@ -59,6 +60,7 @@ def walk(
         Source.of(attrs.evolve(SourceSettings(name="one"), **(source or {}))),
         attrs.evolve(PathSettings(), **path),
         resolver or FakeResolver(records, {"broken.example": "timed out"}),
+        lambda address, port: (str(address), port) == (ours, 25),
     )
 
 
@@ -75,6 +77,33 @@ def step(made: TargetWalk) -> Target | None:
     found: list[Target | None] = []
     Deferred.fromCoroutine(made.next()).addCallback(found.append)
     return found[0]
+
+
+class OurselvesTests(SynchronousTestCase):
+    """An exchanger that is this node (RFC 5321, 5.1)."""
+
+    def test_best(self) -> None:
+        """If it is the best, the mail loops, and worse hosts are of no use."""
+        made = walk("mx1.example", "mx2.example", ours="2001:db8::1")
+        self.assertEqual(targets(made), [])
+        verdict = made.summary()
+        self.assertTrue(verdict.permanent)
+        self.assertEqual((verdict.reply.code, str(verdict.reply.enhanced_code)), (554, "5.4.6"))
+        self.assertIn("mx1.example (2001:db8::1) is this node", verdict.reply.content)
+
+    def test_better_hosts(self) -> None:
+        """Better hosts are tried; that they fail is not final."""
+        made = walk("mx2.example", "mx1.example", "six.example", ours="192.0.2.1")
+        self.assertEqual(targets(made), ["mx2.example (192.0.2.2:25)"])
+        made.failed(Verdict(Scope.HOST, internal_reply(451, "4.4.1", "it does not answer")))
+        self.assertFalse(made.summary().permanent)
+
+    def test_elsewhere(self) -> None:
+        """Another port is not this node, and a route is the operator's word."""
+        made = walk("mx2.example", ours="192.0.2.2", smtp_port=2525)
+        self.assertEqual(len(targets(made)), 1)
+        made = walk("mx2.example", ours="192.0.2.2", looked_up=False)
+        self.assertEqual(len(targets(made)), 1)
 
 
 class OrderTests(SynchronousTestCase):

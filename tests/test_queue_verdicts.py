@@ -127,6 +127,7 @@ def walk(*addresses: str, source: str | None = None, fail: bool = False, **path:
         Source.of(settings),
         attrs.evolve(PathSettings(), **path),
         FakeResolver(records, {name: "timed out"} if fail else None),
+        lambda address, port: str(address) == "198.51.100.25",
     )
 
 
@@ -270,6 +271,7 @@ CASES: dict[str, Case] = {
     "host-skipped": skipped("192.0.2.1", skip_hosts=(NETWORK,)),
     "host-family": skipped("2001:db8::1", source="198.51.100.1"),
     "host-prohibited": skipped("127.0.0.1"),
+    "host-ourselves": skipped("198.51.100.25"),
     "host-refused": lambda: judge_refusal(
         decide("Required", "mx.b.example", sts=STSPolicy("b.example", "enforce", ("no",), 1)),
         "mx.b.example",

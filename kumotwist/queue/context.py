@@ -21,6 +21,7 @@ from kumotwist.queue.fate import Fates
 from kumotwist.queue.plan import Plan
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.securing import TLSPolicies
+from kumotwist.queue.targets import IsOurs
 from kumotwist.queue.tls_reporting import CountOutcome
 from kumotwist.queue.verdicts import Verdict
 from kumotwist.tls.resumption import TLSSessions
@@ -94,6 +95,7 @@ class SessionContext:
     @ivar limits: what holds for the whole node.
     @ivar tls: decides what is demanded of hosts.
     @ivar count_tls: counts sessions for TLS reports, if there are any.
+    @ivar is_ours: says whether this node listens on an address and a port.
     @ivar tls_sessions: what handshakes have come to that can be gone on with.
     @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
     """
@@ -108,6 +110,7 @@ class SessionContext:
     tls: TLSPolicies
     hostname: str
     count_tls: CountOutcome | None = None
+    is_ours: IsOurs | None = None
     counters: EgressCounters = attrs.field(factory=EgressCounters)
     tls_sessions: TLSSessions = attrs.field(init=False)
 

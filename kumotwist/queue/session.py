@@ -48,7 +48,9 @@ class DeliverySession:
         self.id = new_id(context.reactor.seconds())
         self._context = context
         self._ready = ready
-        self._walk = TargetWalk(ready.plan, ready.source, ready.path, context.resolver)
+        self._walk = TargetWalk(
+            ready.plan, ready.source, ready.path, context.resolver, context.is_ours
+        )
         self._reconnection = Reconnection(ready.path, self._walk)
         self._cut_off = False
         self._has_dialled = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import CancelledError
@@ -15,9 +16,10 @@ from kumotwist.queue.plan import Host, Plan
 from kumotwist.queue.verdicts import INTERNAL, Scope, Verdict, internal_reply, judge_lookup
 from kumotwist.wire.smtp.replies import EnhancedCode, one_line
 
-__all__ = ["Target", "TargetWalk"]
+__all__ = ["IsOurs", "Target", "TargetWalk"]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IsOurs = Callable[[IPAddress, int], bool]
 
 #: Failures of hosts that are quoted when none could be used.
 QUOTED_FAILURES = 4
@@ -42,9 +44,18 @@ class TargetWalk:
     """Goes through the hosts of a plan, best first, and remembers what failed on the way.
 
     @param source: the way out: addresses of a family that it lacks are passed over.
+    @param is_ours: says whether this node listens on an address and a port.
     """
 
-    def __init__(self, plan: Plan, source: Source, path: PathSettings, resolver: IResolver) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        source: Source,
+        path: PathSettings,
+        resolver: IResolver,
+        is_ours: IsOurs | None = None,
+    ) -> None:
+        self._is_ours = is_ours
         self._plan = plan
         self._source = source
         self._path = path
@@ -127,9 +138,25 @@ class TargetWalk:
             strategy = self._path.ip_lookup_strategy
             self._skip(host.name, f"has no address that ip_lookup_strategy = {strategy} allows")
         port = self._source.settings.remote_port or host.port or self._path.smtp_port
+        if self._loops(host, addresses, port):
+            return
         for address in map(_plain, addresses):
             if self._may_try(host, address):
                 self._targets.append(Target(host, address, port))
+
+    def _loops(self, host: Host, addresses: list[IPAddress], port: int) -> bool:
+        """Whether a host is this node; then worse hosts would only hand the mail back to it (RFC
+        5321, 5.1)."""
+        if self._is_ours is None or not self._plan.looked_up:
+            return False
+        for address in map(_plain, addresses):
+            if self._is_ours(address, port):
+                text = f"{host.name} ({address}) is this node: mail would loop back to it"
+                reply = internal_reply(554, "5.4.6", text)
+                self.failed(Verdict(Scope.HOST, reply, permanent=True, blame="message"))
+                self._hosts.clear()
+                return True
+        return False
 
     def _may_try(self, host: Host, address: IPAddress) -> bool:
         name = f"{host.name} ({address})"

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from kumotwist.service.errors import StartError
 from kumotwist.settings.listening import quiet_about_shortage, why_not_listening
 
-__all__ = ["ListeningService", "address_words"]
+__all__ = ["ListeningService", "address_words", "socket_address"]
 
 
 def address_words(address: Any) -> str:
@@ -25,6 +25,13 @@ def address_words(address: Any) -> str:
         name = getattr(address, "name", None)
         return str(address) if name is None else os.fsdecode(name)
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+def socket_address(listening: IListeningPort | None) -> tuple[str, int] | None:
+    """The IP address and the port of what listens; L{None} if it has none."""
+    address: Any = None if listening is None else listening.getHost()
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    return None if host is None or port is None else (str(host), int(port))
 
 
 class ListeningService(Service):
@@ -62,6 +69,11 @@ class ListeningService(Service):
         port.stopReading()
         descriptor: int = port.fileno()
         return descriptor
+
+    @property
+    def socket_address(self) -> tuple[str, int] | None:
+        """The IP address and the port; L{None} while it does not listen on any."""
+        return socket_address(self._port)
 
     def startService(self) -> None:
         """Listen.

@@ -39,6 +39,7 @@ from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.live import LiveSettings, read_again, restart_needed
 from kumotwist.service.metrics import NodeMetrics
+from kumotwist.service.ourselves import OwnAddresses
 from kumotwist.service.policies import PolicyService
 from kumotwist.service.sharing import SharedPort, Sharing
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
@@ -152,6 +153,7 @@ class Node(MultiService):
             limits=self._sharing.limits,
             tls=TLSPolicies(live.resolver, BrokenTLS(reactor.seconds)),
             hostname=configuration.node.hostname,
+            is_ours=OwnAddresses(self._listener_addresses),
             count_tls=None if self._tls_reports is None else self._tls_reports.count,
         )
         self._scheduler.use(self._context)
@@ -345,6 +347,15 @@ class Node(MultiService):
     def tell_state(self) -> None:
         """Say whether mail is taken, and how many messages the spool had, if that is known."""
         self._sharing.tell(self._why_not_live(), self._had)
+
+    def _listener_addresses(self) -> Iterator[tuple[str, int]]:
+        """Where this node takes mail over TCP."""
+        own = (service for what, service in self._listening if what.startswith("[listener:"))
+        addresses = (
+            *(service.socket_address for service in own),
+            *(service.socket_address for service in self._shared_ports),
+        )
+        yield from (address for address in addresses if address is not None)
 
     def _places(self) -> Iterator[tuple[str, str]]:
         for what, service in self._listening:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from kumotwist.interfaces import ILimits, ITrace
 from kumotwist.journal.trace import TraceEvent
+from kumotwist.service.listening import socket_address
 
 __all__ = ["ForwardedTrace", "SharedPort", "Sharing"]
 
@@ -51,6 +52,11 @@ class SharedPort(Service):
         self._descriptor = descriptor
         self._factory = factory
         self._port: IListeningPort | None = None
+
+    @property
+    def socket_address(self) -> tuple[str, int] | None:
+        """The IP address and the port; L{None} while it does not listen on any."""
+        return socket_address(self._port)
 
     def startService(self) -> None:
         """Accept connections."""
