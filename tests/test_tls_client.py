@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from OpenSSL import SSL
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL, crypto
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions, TLSVersion
@@ -111,6 +116,24 @@ class ClientTLSTests(SynchronousTestCase):
         """A certificate from an unknown authority is not good."""
         server = server_options("mx.example.com", trusted=False)
         self.assert_bad("mx.example.com", server, "issuer is not")
+
+    def test_without_names(self) -> None:
+        """A certificate that has a common name alone, as many a self-signed one, is no obstacle
+        where it need not be good."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mx.example.com")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(key, hashes.SHA256())
+        )
+        server = CertificateOptions(
+            privateKey=crypto.PKey.from_cryptography_key(key),
+            certificate=crypto.X509.from_cryptography(certificate),
+        )
+        self.assert_bad("mx.example.com", server, "self-signed")
 
     def test_expired(self) -> None:
         """A certificate whose time is over is not good."""

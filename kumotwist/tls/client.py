@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import idna
 from OpenSSL import SSL, crypto
-from service_identity import VerificationError
+from service_identity import CertificateError, VerificationError
 from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
@@ -127,7 +127,7 @@ class _HostCheck(PeerCheck):
             return
         try:
             verify_service_identity(patterns, [self._expected], [])
-        except VerificationError:
+        except (VerificationError, CertificateError):  # the latter: there are no names in it
             self._note(f"the certificate is not for {self._shown}")
 
     def _note(self, error: str) -> None:
