@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.journal import RECORD_TYPES, SourceAddress, make_record
+from kumotwist.journal import RECORD_TYPES, SourceAddress, make_record, records
 from kumotwist.journal.records import encode_record, render_time
 from kumotwist.message import QueuedMessage
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
@@ -226,6 +226,10 @@ class EncodingTests(SynchronousTestCase):
         )
         plain = make_record("Rejection", now=1.0, nodeid="node", response=REPLY)
         return [full, plain, {**plain, "tls_peer_subject_name": []}, {**plain, "size": None}]
+
+    def test_known_fields(self) -> None:
+        """A field that is new is known to what writes records quickly, too."""
+        self.assertEqual(tuple(self.records()[0]), records._FIELDS)
 
     def test_same_as_json(self) -> None:
         """What is written is what the standard library writes."""

@@ -171,8 +171,8 @@ _FIELDS = (
     "type", "id", "sender", "recipient", "queue", "site", "size", "response", "peer_address",
     "timestamp", "event_time", "created", "created_time", "num_attempts", "bounce_classification",
     "egress_pool", "egress_source", "source_address", "delivery_protocol", "reception_protocol",
-    "tls_cipher", "tls_protocol_version", "tls_peer_subject_name", "nodeid", "session_id", "meta",
-    "headers",
+    "tls_cipher", "tls_protocol_version", "tls_peer_subject_name", "tls_policy", "nodeid",
+    "session_id", "meta", "headers",
 )  # fmt: skip
 
 
@@ -206,8 +206,8 @@ def _encode_fields(record: dict[str, Any]) -> str:
     (
         kind, id, sender, recipient, queue, site, size, response, peer, timestamp, event_time,
         created, created_time, attempts, classification, pool, source, source_address,
-        delivery_protocol, reception_protocol, tls_cipher, tls_version, tls_subject, nodeid,
-        session_id, meta, headers,
+        delivery_protocol, reception_protocol, tls_cipher, tls_version, tls_subject,
+        tls_policy, nodeid, session_id, meta, headers,
     ) = record.values()  # fmt: skip
     enhanced = response["enhanced_code"]
     code = "null"
@@ -229,7 +229,7 @@ def _encode_fields(record: dict[str, Any]) -> str:
         f'"delivery_protocol":{_text(delivery_protocol)},'
         f'"reception_protocol":{_text(reception_protocol)},"tls_cipher":{_text(tls_cipher)},'
         f'"tls_protocol_version":{_text(tls_version)},'
-        f'"tls_peer_subject_name":{subject},"nodeid":{_quoted(nodeid)},"session_id":{_text(session_id)},'
+        f'"tls_peer_subject_name":{subject},"tls_policy":{_text(tls_policy)},"nodeid":{_quoted(nodeid)},"session_id":{_text(session_id)},'
         f'"meta":{_encode_any(meta) if meta else "{}"},'
         f'"headers":{_encode_any(headers) if headers else "{}"}}}'
     )
