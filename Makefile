@@ -6,6 +6,7 @@ VENV ?= .venv
 CONFIG ?= etc/kumo.ini
 ROUNDS ?= 500
 MESSAGES ?= 100000
+QUESTION ?= reused single
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,8 +83,8 @@ real-parts: ## install HAProxy, Dante, microsocks, swaks, Postfix … from Debia
 torture: $(VENV)/.installed-dev ## kill the node, proxies and disks at random while mail flows (20 minutes; ROUNDS=500)
 	@'$(bin)/python' -m tests.torture --rounds '$(ROUNDS)'
 
-bench-relay: $(VENV)/.installed ## kumotwist beside Postfix, Haraka and python-slimta, 5 KB messages (10 minutes)
-	@'$(bin)/python' -m benchmarks.relay
+bench-relay: $(VENV)/.installed ## kumotwist as a relay beside its peers; make bench-relay QUESTION="reused tls" (docs/performance.md)
+	@'$(bin)/python' -m benchmarks.relay $(QUESTION)
 
 bench-spool: $(VENV)/.installed ## start a node over MESSAGES=100000 queued messages: time, memory, delivery meanwhile
 	@'$(bin)/python' -m benchmarks.spool --messages '$(MESSAGES)'

@@ -35,13 +35,19 @@ class Shape:
     @ivar sink: the port of 127.0.0.1 that takes everything.
     @ivar reuse: whether a connection may carry several messages on the way out.
     @ivar certificate: a PEM file with key and certificate, if the relay offers and uses STARTTLS.
-    @ivar source: further lines for our C{[source:out]}.
+    @ivar source: the keys of our C{[source:out]}.
+    @ivar more: further sections of our configuration.
+    @ivar pool: the entries of our C{[pool:out]}.
+    @ivar state: our state directory, if it is there already.
     """
 
     sink: int
     reuse: bool = True
     certificate: Path | None = None
-    source: str = ""
+    source: str = "source_address = 127.0.0.1"
+    more: str = ""
+    pool: str = "out = 1"
+    state: Path | None = None
 
 
 # -- kumotwist ---------------------------------------------------------------------------------
@@ -49,13 +55,13 @@ class Shape:
 _KUMO = """\
 [kumo]
 hostname = mta.example.test
-state_dir = {directory}/state
+state_dir = {state}
 
 [listener:in]
 listen = 127.0.0.1:{port}
 {listener}
 [pool:out]
-out = 1
+{pool}
 
 [source:out]
 {source}
@@ -66,6 +72,8 @@ enable_tls = {tls}
 [queue:default]
 egress_pool = out
 route = [127.0.0.1]:{sink}
+
+{more}
 """
 
 
@@ -78,11 +86,13 @@ def _start_kumotwist(
         listener = f"tls_certificate = {shape.certificate}\ntls_private_key = {shape.certificate}\n"
     configuration = directory / "kumo.ini"
     text = _KUMO.format(
-        directory=directory,
+        state=shape.state or directory / "state",
         port=port,
         sink=shape.sink,
         listener=listener,
-        source=shape.source or "source_address = 127.0.0.1",
+        source=shape.source,
+        pool=shape.pool,
+        more=shape.more,
         tls="OpportunisticInsecure" if shape.certificate else "Disabled",
         path="" if shape.reuse else "max_deliveries_per_connection = 1\n",
     )
