@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from kumotwist.egress import Rotations, Source, SourceHealth
 from kumotwist.egress.settings import PathPattern, PathTable, SourceSettings
-from kumotwist.interfaces import IJournal
+from kumotwist.interfaces import IJournal, ILimits
 from kumotwist.journal import Trace
 from kumotwist.limits import LimitTable
 from kumotwist.message.queued import QueuedMessage, new_id
@@ -84,7 +84,7 @@ class World:
         spool: MemorySpool | None = None,
         insecure: Collection[str] = ("",),
         find_policy: FindPolicy | None = None,
-        limits: LimitTable | None = None,
+        limits: ILimits | None = None,
         network: Any = None,
         pools: Mapping[str, Sequence[tuple[str, int]]] | None = None,
         naming: NamingSettings | None = None,
@@ -99,7 +99,7 @@ class World:
         self.spool.open()
         self.health = SourceHealth(self.network.seconds)
         self.bodies = Bodies(self.spool)
-        self.limits = limits or LimitTable(self.network.seconds)
+        self.limits: Any = limits or LimitTable(self.network.seconds)
         resolver = FakeResolver(records or {}, fail, insecure)
         sources = sources or {"direct": {}}
         weights = weights or dict.fromkeys(sources, 1)

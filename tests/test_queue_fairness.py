@@ -199,7 +199,7 @@ class BacklogTests(SynchronousTestCase):
         def counting(*facts: object) -> object:
             nonlocal asked
             asked += 1
-            return admit(*facts)  # type: ignore[arg-type]
+            return admit(*facts)
 
         self.patch(world.limits, "admit", counting)
         world.network.pass_time(4 * 3600, step=10)
