@@ -17,6 +17,8 @@ import attrs
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.error import ConnectionRefusedError
+from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from kumotwist.settings import declared
@@ -150,7 +152,7 @@ class HostileClientTests(TestCase):
             ]
 
         await until(
-            lambda: not unfinished(), lambda: f"the end of {path}: {', '.join(unfinished())}", 90
+            lambda: not unfinished(), lambda: f"the end of {path}: {', '.join(unfinished())}", 150
         )
         wrong: list[str] = []
         for listener in listeners:
@@ -173,9 +175,20 @@ class HostileClientTests(TestCase):
         for _ in range(listener.client.connections):
             one = ScriptedClient(preface, listener.client.steps, together)
             clients.append(one)
-            endpoint = HostnameEndpoint(global_reactor, "127.0.0.1", port)
-            connectProtocol(endpoint, one)
+            dial(port, one)
         return clients
+
+
+def dial(port: int, client: ScriptedClient, tries: int = 100) -> None:
+    """Connect; again, if nobody listens yet: HAProxy begins to listen on one port after another."""
+
+    def again(failure: Failure) -> None:
+        failure.trap(ConnectionRefusedError)
+        if tries:
+            global_reactor.callLater(0.2, dial, port, client, tries - 1)
+
+    endpoint = HostnameEndpoint(global_reactor, "127.0.0.1", port)
+    connectProtocol(endpoint, client).addErrback(again)
 
 
 def faults(path: str, listener: Listener, sessions: list[ScriptedClient]) -> list[str]:
