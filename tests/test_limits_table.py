@@ -123,6 +123,13 @@ class RateTests(SynchronousTestCase):
             number += 1
         return number
 
+    def test_changed_rate(self) -> None:
+        """A changed rate counts what was admitted as events of its own."""
+        self.assertEqual(self.burst(RATE.parse("2/day")), 2)
+        self.assertEqual(self.burst(RATE.parse("10/s")), 8)
+        self.clock.advance(0.1)
+        self.assertEqual(self.burst(RATE.parse("10/s")), 1)
+
     def test_burst_and_rate(self) -> None:
         """A burst at once, then evenly; the answer says when to come again."""
         rate = RATE.parse("10/s")

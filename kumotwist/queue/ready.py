@@ -24,6 +24,9 @@ from kumotwist.queue.verdicts import Verdict, internal_reply
 
 __all__ = ["IDispatcher", "ReadyQueue", "ideal_sessions"]
 
+#: Whoever waits for room is called when there are so many places, or a quarter of all: soon enough
+#: for a newcomer's first message, and not for each place.
+ENOUGH_ROOM = 16
 #: Seconds for which a busy session keeps a place that others wait for.
 LONGEST_TURN = 3.0
 
@@ -182,9 +185,10 @@ class ReadyQueue:
         self.kick()
 
     def _refill(self) -> None:
-        """Call for more when a quarter is free again."""
+        """Call for more when there is some room again."""
         most = self.path.max_ready
-        if len(self._messages) <= most - max(1, most // 4) and self._refilling is None:
+        room = min(max(1, most // 4), ENOUGH_ROOM)
+        if len(self._messages) <= most - room and self._refilling is None:
             self._refilling = self._context.reactor.callLater(0, self._called_for_more)
 
     def _called_for_more(self) -> None:
