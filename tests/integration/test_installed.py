@@ -40,8 +40,8 @@ class InstalledTests(TestCase):
         """Build both from a copy of what the archive is made of; give their paths."""
         copy = directory / "sources"
         ignored = shutil.ignore_patterns(
-            ".git", ".venv", "_trial_temp*", "build", "dist", "*.egg-info", ".*_cache", "var",
-            "__pycache__", ".hypothesis",
+            ".git", ".venv", ".real-parts", "_trial_temp*", "build", "dist", "*.egg-info",
+            ".*_cache", "var", "__pycache__", ".hypothesis",
         )  # fmt: skip
         shutil.copytree(CHECKOUT, copy, ignore=ignored)
         done = run(
