@@ -22,6 +22,7 @@ from tests.integration.waiting import free_port
 CONFIG = """
 [dns]
 nameservers = 127.0.0.1:<dns>
+timeout = 20s
 
 [proxy:local]
 listen = 127.0.0.1:<proxy>

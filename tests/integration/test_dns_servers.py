@@ -48,7 +48,7 @@ class ResolverTests(TestCase):
         for is known, forged answers are none, and only DNS's own "no" is final."""
         port = await start_name_servers(self, ZONES)
         server = (HostPort("127.0.0.1", port),)
-        resolver = Resolver(reactor, DNSSettings(nameservers=server))
+        resolver = Resolver(reactor, DNSSettings(nameservers=server, timeout=20.0))
 
         async def trouble(domain: str) -> DNSError:
             try:
@@ -73,7 +73,9 @@ class ResolverTests(TestCase):
             self.assertFalse((await trouble(domain)).permanent, domain)
         for domain in ("nowhere.signed.example", "empty.signed.example"):
             self.assertTrue((await trouble(domain)).permanent, domain)
-        distrustful = Resolver(reactor, DNSSettings(nameservers=server, trusted_nameservers=()))
+        distrustful = Resolver(
+            reactor, DNSSettings(nameservers=server, timeout=20.0, trusted_nameservers=())
+        )
         found = await distrustful.lookup_mx("signed.example")
         self.assertFalse(found.secure)
 
@@ -81,6 +83,7 @@ class ResolverTests(TestCase):
 CONFIG = """
 [dns]
 nameservers = 127.0.0.1:<dns>
+timeout = 20s
 
 [path:default]
 smtp_port = <port>

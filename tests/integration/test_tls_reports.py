@@ -27,6 +27,7 @@ from tests.integration.waiting import free_port, until
 CONFIG = """
 [dns]
 nameservers = 127.0.0.1:<dns>
+timeout = 20s
 
 [tls-reports]
 organization_name = Example Corp
