@@ -345,3 +345,34 @@ class FamilyTests(SourceCase):
         self.assertEqual(world.kinds(), ["Delivery"])
         self.assertEqual(proxy.destinations, ["192.0.2.1"])
         self.assertEqual(proxy.sources, ["198.51.100.1"])
+
+
+class SeveralProcessesTests(SourceCase):
+    """Two processes of one node tell each other."""
+
+    def test_one_finds_out_for_all(self) -> None:
+        """A source that one suspends is suspended for the other before it has tried; when it works
+        for one, the other's mail goes out as well."""
+        suspended = {"socks5_proxy_server": P1, "suspend_when_proxy_unhealthy": TEN_MINUTES}
+        first = self.world(p1=suspended)
+        its_proxy = self.one
+        second = self.world(p1=suspended)
+        first.health._tell = second.scheduler.heard
+        second.health._tell = first.scheduler.heard
+        its_proxy.stop()
+        second.inject("x@b.example")
+        self.assertEqual(len(second.records("Delivery")), 1)
+        first.inject("x@b.example")
+        self.assertFalse(second.health.usable("p1"))
+        self.assertEqual(second.health.reason("p1"), first.health.reason("p1"))
+        second.inject("y@c.example")
+        self.assertEqual(second.kinds()[-1], "Delayed")
+        self.assertEqual(self.tried(second), 1, "only for what came before")
+        its_proxy.start()
+        first.network.pass_time(60)
+        self.assertEqual(len(first.records("Delivery")), 1)
+        self.assertTrue(second.health.usable("p1"))
+        second.network.pass_time(60)
+        self.assertEqual(len(second.records("Delivery")), 2)
+        self.assert_nothing_charged(first)
+        self.assert_nothing_charged(second)

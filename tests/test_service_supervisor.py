@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 
+from kumotwist.egress.health import Hold
 from kumotwist.service import Supervisor, supervisor, workers
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService
@@ -149,6 +150,24 @@ class WorkersTests(SupervisorCase):
         self.assertNotIn(["limits", ["granted", 1]], other.heard)
         one.end()
         self.assertIn(["limits", ["granted", 1]], other.heard)
+
+    def test_suspended_source(self) -> None:
+        """What one finds out of a source the others are told, also those that start later."""
+        self.ready()
+        one, other = self.processes
+        hold = Hold("the proxy is gone", 60.0, 5.0, 60.0, 5.0)
+        one.says("source", "ip-1", hold)
+        self.assertIn(["source", "ip-1", list(hold)], other.heard)
+        self.assertNotIn(["source", "ip-1", list(hold)], one.heard)
+        other.end()
+        self.network.advance(1.5)
+        (told,) = [each[2] for each in self.processes[-1].heard if each[0] == "source"]
+        self.assertEqual((told.held, told.next_try), (58.5, 3.5))
+        self.processes[-1].says("source", "ip-1", None)
+        self.assertIn(["source", "ip-1", None], one.heard)
+        one.end()
+        self.network.advance(1.5)
+        self.assertEqual([each for each in self.processes[-1].heard if each[0] == "source"], [])
 
     def test_busy_spool(self) -> None:
         """Every worker's spool is looked at before anything starts."""

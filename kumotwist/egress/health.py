@@ -20,12 +20,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import attrs
 
 from kumotwist.egress.suspension import Suspension
 
-__all__ = ["Health", "SourceHealth"]
+__all__ = ["Health", "Hold", "SourceHealth"]
 
 #: The first hold and the longest, in seconds, where no suspension is configured.
 FIRST_HOLD = 5.0
@@ -35,6 +36,23 @@ SUSPICIONS = 5
 SUSPICIOUS_SITES = 2
 #: Seconds until the next try after one that taught nothing (its destination had no address, say).
 AFTER_IDLE_TRY = 5.0
+
+
+class Hold(NamedTuple):
+    """That a source is held, as one process tells another. All numbers are seconds from now.
+
+    @ivar reason: what failed last, in words.
+    @ivar held: until the hold ends.
+    @ivar next_try: until the next try may begin.
+    @ivar length: how long the whole hold is.
+    @ivar probe_interval: between two tries within it; 0 for none.
+    """
+
+    reason: str
+    held: float
+    next_try: float
+    length: float
+    probe_interval: float
 
 
 @attrs.define
@@ -63,6 +81,25 @@ class Health:
     def troubled(self) -> bool:
         """Whether it was held and nothing has succeeded since: only a try may use it."""
         return self._hold > 0
+
+    def told(self, now: float) -> Hold:
+        """What another process needs to know of it."""
+        return Hold(
+            self.reason,
+            max(0.0, self.held_until - now),
+            max(0.0, self._next_try - now),
+            self._hold,
+            self._probe_interval,
+        )
+
+    def adopt(self, now: float, hold: Hold) -> None:
+        """It is held, as another process has found out; a try that is under way goes on."""
+        self.reason, self._hold, self._probe_interval = (
+            hold.reason,
+            hold.length,
+            hold.probe_interval,
+        )
+        self.held_until, self._next_try = now + hold.held, now + hold.next_try
 
     def next_try(self, now: float) -> float:
         """Seconds until a try may begin; infinity while one is under way, 0 without trouble."""
@@ -146,11 +183,35 @@ class SourceHealth:
     """The health of every source of this node.
 
     @param now: tells the time in seconds; its zero does not matter.
+    @param tell: is told of each source that is found to be held, and with L{None} of each that was
+        and works again, for the node's other processes.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        tell: Callable[[str, Hold | None], None] = lambda source, hold: None,
+    ) -> None:
         self._now = now
+        self._tell = tell
         self._ailing: dict[str, Health] = {}
+
+    def adopt(self, source: str, hold: Hold | None) -> bool:
+        """Go by what another process has found out.
+
+        @param hold: L{None} if the source works.
+        @return: whether it can be used now and could not before, or the other way round.
+        """
+        before = self.usable(source)
+        if hold is None:
+            self._ailing.pop(source, None)
+        else:
+            self._ailing.setdefault(source, Health()).adopt(self._now(), hold)
+        return self.usable(source) is not before
+
+    def _spread(self, source: str, health: Health) -> None:
+        if health.troubled:
+            self._tell(source, health.told(self._now()))
 
     def forget(self, source: str) -> None:
         """The source is no more, or its name stands for another way out."""
@@ -203,7 +264,9 @@ class SourceHealth:
     def failed(self, source: str, reason: str, suspension: Suspension | None = None) -> float:
         """Record a failure that is the source's or its proxy's; see L{Health.failed}."""
         health = self._ailing.setdefault(source, Health())
-        return health.failed(self._now(), reason, suspension)
+        held = health.failed(self._now(), reason, suspension)
+        self._spread(source, health)
+        return held
 
     def suspected(
         self, source: str, site: str, reason: str, suspension: Suspension | None = None
@@ -211,7 +274,9 @@ class SourceHealth:
         """Record silence or a close behind a proxy that cannot explain itself, or what it
         answered to this destination alone; see L{Health.suspected}."""
         health = self._ailing.setdefault(source, Health())
-        return health.suspected(self._now(), site, reason, suspension)
+        held = health.suspected(self._now(), site, reason, suspension)
+        self._spread(source, health)
+        return held
 
     def succeeded(self, source: str) -> bool:
         """Record that the way through the source works.
@@ -219,4 +284,7 @@ class SourceHealth:
         @return: whether it had been held until now.
         """
         health = self._ailing.pop(source, None)
-        return health is not None and health.troubled
+        if health is None or not health.troubled:
+            return False
+        self._tell(source, None)
+        return True

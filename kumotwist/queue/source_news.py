@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kumotwist.egress.health import Hold
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.affinity import avoid_source
 from kumotwist.queue.choosing import Bar, SourceChoice
@@ -43,6 +44,14 @@ class SourceNews:
     def source_works(self, source: str) -> None:
         """The source was held and works: what waited for it comes back, bit by bit."""
         self._reconsider(source)
+
+    def heard(self, source: str, hold: Hold | None) -> None:
+        """Another process of the node has found out that a source is held, or works."""
+        if self._node.health.adopt(source, hold):
+            if hold is None:
+                self.source_works(source)
+            else:
+                self.source_held(source)
 
     def _reconsider(self, source: str) -> None:
         for pool in self._choices.pools_of(source):

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 
 from kumotwist.config import Configuration
 from kumotwist.egress import SourceHealth
+from kumotwist.egress.health import Hold
 from kumotwist.http import http_site
 from kumotwist.http.exposition import MetricsPage
 from kumotwist.journal import JournalWriter, Trace
@@ -101,7 +102,7 @@ class Node(MultiService):
         )
         self._trace = self._sharing.trace
         self._live = LiveSettings(reactor, configuration)
-        self._health = SourceHealth(reactor.seconds)
+        self._health = SourceHealth(reactor.seconds, self._sharing.tell_source)
         self._listening: list[tuple[str, ListeningService]] = []
         self._shared_ports: list[SharedPort] = []
         self._factories: list[ESMTPListenerFactory] = []
@@ -343,6 +344,11 @@ class Node(MultiService):
                 "{path} has no worker any more: {moved} messages taken over, {left} left there",
                 path=path, moved=move.moved, left=left,
             )  # fmt: skip
+
+    def heard_of_source(self, source: str, hold: Hold | None) -> None:
+        """Another process of the node has found out that a source is held, or works."""
+        if source in self._live.sources:
+            self._scheduler.heard(source, hold)
 
     def tell_state(self) -> None:
         """Say whether mail is taken, and how many messages the spool had, if that is known."""

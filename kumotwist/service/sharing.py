@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IListeningPort
 from zope.interface import implementer
 
+from kumotwist.egress.health import Hold
 from kumotwist.interfaces import ILimits, ITrace
 from kumotwist.journal.trace import TraceEvent
 from kumotwist.service.listening import socket_address
@@ -31,6 +32,7 @@ class Sharing:
     @ivar sockets: descriptors of sockets that listen already, by what they are for.
     @ivar tell: told why no mail is taken (empty if it is) whenever that changes, and how many
         messages the spool had, L{None} until that is known.
+    @ivar tell_source: told what is found out of the health of a source, see L{SourceHealth}.
     """
 
     worker: int
@@ -39,6 +41,7 @@ class Sharing:
     trace: ITrace
     sockets: Mapping[str, int] = attrs.field(factory=dict)
     tell: Callable[[str, int | None], None] = lambda reason, waiting: None
+    tell_source: Callable[[str, Hold | None], None] = lambda source, hold: None
 
 
 class SharedPort(Service):

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 
 from kumotwist.config import Configuration
 from kumotwist.egress import Source
+from kumotwist.egress.health import Hold
 from kumotwist.limits import Lender, LimitTable
 from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.listening import ListeningService, address_words
@@ -77,6 +78,7 @@ class Supervisor(MultiService):
         self._places = [_Place(number + 1) for number in range(configuration.node.workers)]
         self._sockets: list[tuple[str, ListeningService]] = []
         self._listening: list[tuple[str, ListeningService]] = []
+        self._holds: dict[str, tuple[float, Hold]] = {}
         self._hurried = False
         self._announced = False
         self._reloading = 0
@@ -145,6 +147,7 @@ class Supervisor(MultiService):
         command = worker_command(self._reactor, self._configuration.files[0], orders)
         process.spawn(self._reactor, command, self._descriptors)
         process.channel.send("watched", self._pages.watched)
+        self._tell_holds(process)
         self._log.info("worker {n} is process {pid}", n=place.number, pid=process.transport.pid)
 
     def _received(self, place: _Place, subject: str, rest: list[Any]) -> None:
@@ -157,12 +160,32 @@ class Supervisor(MultiService):
                 if rest[1] is not None:
                     place.waiting = rest[1]
                     self._announce()
+            case "source":
+                self._source_news(place, *rest)
             case "trace":
                 self._pages.happened(rest)
             case "numbers":
                 self._pages.numbers_came(place.number, *rest)
             case "reloaded":
                 self._reloaded()
+
+    def _source_news(self, teller: _Place, source: str, hold: list[Any] | None) -> None:
+        """A worker has found out that a source is held, or works: the others need not."""
+        if hold is None:
+            self._holds.pop(source, None)
+        else:
+            self._holds[source] = (self._reactor.seconds(), Hold(*hold))
+        for place in self._places:
+            if place is not teller and place.process is not None:
+                place.process.channel.send("source", source, hold)
+
+    def _tell_holds(self, process: WorkerProcess) -> None:
+        """Tell a new worker of the sources that are held."""
+        now = self._reactor.seconds()
+        for source, (since, hold) in self._holds.items():
+            held, soon = hold.held - (now - since), hold.next_try - (now - since)
+            if held > 0:
+                process.channel.send("source", source, hold._replace(held=held, next_try=soon))
 
     def _ended(self, place: _Place, words: str) -> None:
         """A worker is gone. What it held is free; its spool waits for it."""

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from kumotwist.config import Configuration
+from kumotwist.egress.health import Hold
 from kumotwist.journal.trace import TraceEvent
 from kumotwist.limits import RemoteLimits
 from kumotwist.service.channel import Channel
@@ -50,6 +51,7 @@ class Worker:
                 self._trace,
                 orders.sockets,
                 lambda reason, waiting: self._channel.send("state", reason, waiting),
+                lambda source, hold: self._channel.send("source", source, hold),
             ),
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -77,6 +79,9 @@ class Worker:
                 self._limits.received(rest[0])
             case "watched":
                 self._trace.watched = rest[0]
+            case "source":
+                source, hold = rest
+                self.node.heard_of_source(source, None if hold is None else Hold(*hold))
             case "numbers":
                 self._channel.send("numbers", rest[0], self.node.numbers().render())
             case "reload":
