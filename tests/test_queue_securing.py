@@ -52,6 +52,7 @@ class DANETests(SynchronousTestCase):
             record = world.records()[-1]
             self.assertEqual(record["type"], "TransientFailure")
             self.assertIn(words, record["response"]["content"])
+            self.assertIn(words, record["tls_policy"])
 
     def test_not_secure(self) -> None:
         """A domain whose MX nobody vouches for is not affected, nor does its mail share a
@@ -131,6 +132,8 @@ class STSTests(SynchronousTestCase):
             record = world.records()[-1]
             self.assertEqual(record["type"], kind)
             self.assertIn(words, record["response"]["content"])
+            policy = "MTA-STS enforce" if kind != "Delivery" else "enable_tls"
+            self.assertIn(policy, record["tls_policy"])
         self.assertEqual({each["site"] for each in world.records()}, {"mx.b.example"})
         self.assertEqual(len(world.network.connections), 2)
 

@@ -63,7 +63,7 @@ class IReadyQueue(Interface):
     def connected() -> None:
         """A host was reached."""
 
-    def unreachable(messages: list[QueuedMessage], verdict: Verdict) -> None:
+    def unreachable(messages: list[QueuedMessage], verdict: Verdict, tls_policy: str = "") -> None:
         """No host was reached; the messages are those that the session had taken."""
 
     def source_works() -> None:

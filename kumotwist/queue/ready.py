@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from math import ceil, exp
 from typing import Any
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
@@ -395,11 +396,17 @@ class ReadyQueue:
         """A session reached a host."""
         self._failures = 0
 
-    def unreachable(self, messages: list[QueuedMessage], verdict: Verdict) -> None:
-        """No host of the site could be reached; after many times in a row all mail waits."""
+    def unreachable(
+        self, messages: list[QueuedMessage], verdict: Verdict, tls_policy: str = ""
+    ) -> None:
+        """No host of the site could be reached; after many times in a row all mail waits.
+
+        @param tls_policy: what was demanded of the last host with which TLS did not come about.
+        """
         self._failures += 1
+        facts = attrs.evolve(self._context.facts(self), tls_policy=tls_policy)
         for message in messages:
-            self._context.fates.failed(message, verdict, self._context.facts(self))
+            self._context.fates.failed(message, verdict, facts)
         if self._failures <= self.path.consecutive_connection_failures_before_delay:
             return
         self._failures = 0

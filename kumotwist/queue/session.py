@@ -135,6 +135,7 @@ class DeliverySession:
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:
         """Walk the plan until a host accepts a session; settle the batch if none does."""
         refusal: Verdict | None = None
+        tls_policy = ""
         while (target := await self._walk.next()) is not None:
             demand: TLSDemand | None = await self._context.tls.demand(
                 self._ready.plan, self._ready.path, target
@@ -143,6 +144,7 @@ class DeliverySession:
                 verdict = judge_refusal(demand, target.host.name)
                 self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
                 self._report.refused(batch, target, demand)
+                tls_policy = demand.reason
                 self._walk.failed(verdict)
                 continue
             while demand is not None:
@@ -151,6 +153,7 @@ class DeliverySession:
                 call = await self._dialler.dial(target, demand)
                 if call.tls is not None:
                     stands = call.client is not None
+                    tls_policy = demand.reason
                     self._report.dialled(
                         batch, target, demand, call.facts, *call.tls, stands=stands
                     )
@@ -181,7 +184,7 @@ class DeliverySession:
         elif self._reconnection.optional:
             self._ready.put_back(batch)
         else:
-            self._ready.unreachable(batch, self._walk.summary())
+            self._ready.unreachable(batch, self._walk.summary(), tls_policy)
         return None
 
     async def _turn_to_connect(self) -> None:
