@@ -209,6 +209,17 @@ class QueueTests(ReloadCase):
         self.reload(world, paths={"default": {"idle_timeout": 500.0, "connection_limit": 2}})
         self.assertEqual(len(factory.sessions), 2)
 
+    def test_additional_limit(self) -> None:
+        """A limit that several paths share applies at once to connections that wait for it."""
+        shared = {"default": {"additional_connection_limits": (("shared", 1),)}}
+        world = self.world({"one": ONE}, paths=shared)
+        factory = world.sink("192.0.2.1", delay=5.0)
+        for number in range(100):
+            world.inject(f"u{number}@b.example")
+        self.assertEqual(len(factory.sessions), 1)
+        self.reload(world, paths={"default": {"additional_connection_limits": (("shared", 4),)}})
+        self.assertEqual(len(factory.sessions), 4)
+
     def test_route(self) -> None:
         """Mail that waits for a connection goes where its queue leads now."""
         world = self.world({"one": ONE}, paths={"default": {"connection_limit": 1}})

@@ -314,14 +314,15 @@ class ReadyQueue:
         @param moved: says of a message that waits whether another queue than this may be meant
             for it now; such ones are given back.
         """
-        limit_changed = path.connection_limit != self.path.connection_limit
+        limits = self._limits
         self._go_by(path)
         self._pacer.reconsider()
         self._connecting.reconsider()
         waiting = self._messages.clear()
         self._messages.add(message for message in waiting if not moved(message))
         self._dispatcher.take_back([message for message in waiting if moved(message)])
-        if limit_changed:
+        if self._limits != limits:
+            # What waits in the table waits under the old limits.
             self._ask_no_more()
             for _ in range(min(len(self._idle), len(self._sessions) - path.connection_limit)):
                 self._idle.pop().wake()
