@@ -254,10 +254,10 @@ class ISteering(Interface):
     Whom it is about is said by a dictionary with some of C{campaign}, C{tenant}, C{domain},
     C{routing_domain}, C{source} and C{ready_queue} (texts), C{queue_names} and C{ids} (lists); what
     is not there is not asked about, and an empty one means everything. What a session has taken is
-    out of reach. Wrong values raise L{ValueError}, which says what is wrong.
+    out of reach. Wrong values raise L{ValueError}, which says what is wrong. Answers may be late.
     """
 
-    def order(kind: str, whom: dict[str, Any], **facts: Any) -> str:
+    def order(kind: str, whom: dict[str, Any], **facts: Any) -> str | Deferred[str]:
         """Let something hold for a while: C{bounce}, C{suspend} or C{suspend-ready-q}.
 
         @param facts: C{reason}, C{expires} (seconds since the epoch), C{quiet}, C{report},
@@ -266,15 +266,15 @@ class ISteering(Interface):
         @raise OSError: if it is to survive a restart and cannot be kept.
         """
 
-    def cancel(kind: str, order_id: str) -> bool:
+    def cancel(kind: str, order_id: str) -> bool | Deferred[bool]:
         """End an order; say whether there was one."""
 
-    def orders(kind: str) -> list[dict[str, Any]]:
+    def orders(kind: str) -> list[dict[str, Any]] | Deferred[list[dict[str, Any]]]:
         """The orders that hold, as JSON has them."""
 
     def rebind(
         whom: dict[str, Any], data: dict[str, str], reason: str, *, flush: bool, quiet: bool
-    ) -> None:
+    ) -> Deferred[None] | None:
         """Change what messages are, and the queue with it; see KumoMTA's rebind.
 
         @param flush: make all of them due at once, not only those whose queue has changed.
@@ -284,10 +284,10 @@ class ISteering(Interface):
     def count(whom: dict[str, Any]) -> Deferred[dict[str, int]]:
         """How many messages are meant, by queue."""
 
-    def queues(limit: int) -> dict[str, Any]:
+    def queues(limit: int) -> dict[str, Any] | Deferred[dict[str, Any]]:
         """The largest queues, as JSON has them."""
 
-    def ready_states(names: Sequence[str]) -> dict[str, Any]:
+    def ready_states(names: Sequence[str]) -> dict[str, Any] | Deferred[dict[str, Any]]:
         """What ready queues (all, if none is named) wait for, by name."""
 
     def inspect(message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -36,7 +36,8 @@ class _JSONResource(Resource):
 
     def __init__(self, steering: ISteering) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._steering = steering
+        # Answers may be late or not: maybeDeferred, which cannot say that by its types.
+        self._steering: Any = steering
 
     def render(self, request: Request) -> Any:
         """Answer, also for what is wrong."""
@@ -121,7 +122,7 @@ class _Orders(_JSONResource):
         fields.end()
         if dry_run:
             return await _dry_run(self._steering, whom)
-        order_id = self._steering.order(self._kind, whom, **facts)
+        order_id = await maybeDeferred(self._steering.order, self._kind, whom, **facts)
         bounced = {"bounced": {}, "total_bounced": 0} if self._kind == "bounce" else {}
         return {"id": order_id, **bounced}
 
@@ -138,7 +139,7 @@ class _Orders(_JSONResource):
 
     async def do_GET(self, request: Request) -> list[dict[str, Any]]:
         """List the orders."""
-        found = self._steering.orders(self._kind)
+        found: list[dict[str, Any]] = await maybeDeferred(self._steering.orders, self._kind)
         for order in found:
             bounced = order.pop("bounced")
             if self._kind == "bounce":
@@ -152,7 +153,7 @@ class _Orders(_JSONResource):
         fields = read_object(request)
         order_id = fields.need("id")
         fields.end()
-        if not self._steering.cancel(self._kind, order_id):
+        if not await maybeDeferred(self._steering.cancel, self._kind, order_id):
             raise BadRequest(404, f"there is no order {order_id}")
         return {"id": order_id}
 
@@ -176,7 +177,8 @@ class _Rebind(_JSONResource):
         fields.end()
         if dry_run:
             return await _dry_run(self._steering, whom)
-        self._steering.rebind(whom, data, reason, flush=flush, quiet=quiet)
+        rebind = self._steering.rebind
+        await maybeDeferred(rebind, whom, data, reason, flush=flush, quiet=quiet)
         return {}
 
 
@@ -206,7 +208,8 @@ class _ReadyStates(_JSONResource):
         names = [
             each.decode("utf-8", "replace") for each in (request.args or {}).get(b"queues", [])
         ]
-        return {"states_by_ready_queue": self._steering.ready_states(names)}
+        states = await maybeDeferred(self._steering.ready_states, names)
+        return {"states_by_ready_queue": states}
 
 
 class _Queues(_JSONResource):
@@ -217,7 +220,7 @@ class _Queues(_JSONResource):
         limit = _argument(request, "limit", "100")
         if not limit.isascii() or not limit.isdigit() or len(limit) > 6:
             raise BadRequest(422, "limit: is not a number")
-        found: dict[str, Any] = self._steering.queues(int(limit))
+        found: dict[str, Any] = await maybeDeferred(self._steering.queues, int(limit))
         return found
 
 

@@ -159,7 +159,7 @@ class Node(MultiService):
         )
         self._scheduler.use(self._context)
         naming = Naming(configuration.node, live.queues)
-        self._steering = Steering(reactor, self._scheduler, fates, bodies, naming)
+        self.steering = Steering(reactor, self._scheduler, fates, bodies, naming)
         self._reception = Reception(
             reactor,
             self._spool,
@@ -232,7 +232,7 @@ class Node(MultiService):
                 cast("Trace", self._trace),
                 self._why_not_live,
                 self._pages(),
-                self._steering,
+                self.steering,
                 configuration.http.token,
             )
             self._listen("[http]", configuration.http.listen, site)
@@ -397,7 +397,7 @@ class Node(MultiService):
 
     async def _stop(self) -> None:
         self._reception.closed = _STOPPING
-        self._steering.stop()
+        self.steering.stop()
         patience = 0.0 if self._hurried else STOP_PATIENCE
         self._log.info(
             "stopping; transactions under way are finished first, for at most {patience:.0f} s",

@@ -13,6 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from kumotwist.http import http_site
 from kumotwist.http.settings import HTTPSettings
+from kumotwist.interfaces import ISteering
 from kumotwist.journal import Trace, TraceEvent
 from kumotwist.proxy.metrics import render_metrics
 from kumotwist.proxy.web import proxy_pages
@@ -89,14 +90,20 @@ class NodePages:
 
     @param tell_all: says something to every worker and returns who heard it.
     @param why_not_live: says why no mail is taken; empty while it is.
+    @param steering: the queues of all workers.
     """
 
     def __init__(
-        self, reactor: Any, tell_all: Callable[..., list[int]], why_not_live: Callable[[], str]
+        self,
+        reactor: Any,
+        tell_all: Callable[..., list[int]],
+        why_not_live: Callable[[], str],
+        steering: ISteering,
     ) -> None:
         self._reactor = reactor
         self._tell_all = tell_all
         self._why_not_live = why_not_live
+        self._steering = steering
         self._trace = _WatchedTrace(reactor, self._watched)
         self._questions: dict[int, _Question] = {}
         self._asked = 0
@@ -129,7 +136,8 @@ class NodePages:
             self._trace,
             self._why_not_live,
             pages,
-            token=settings.token,
+            self._steering,
+            settings.token,
         )
 
     def happened(self, event: list[Any]) -> None:

@@ -28,6 +28,7 @@ from kumotwist.service.live import read_again, restart_needed
 from kumotwist.service.node import STOP_PATIENCE
 from kumotwist.service.orders import WorkerOrders
 from kumotwist.service.pages import NodePages
+from kumotwist.service.shared_steering import SharedSteering
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import node_id, prepare_state_dir, probe_spool, spool_path
 from kumotwist.service.workers import FIRST_SOCKET, WorkerProcess, worker_command
@@ -82,7 +83,8 @@ class Supervisor(MultiService):
         self._hurried = False
         self._announced = False
         self._reloading = 0
-        self._pages = NodePages(reactor, self._tell_all, self._why_not_live)
+        self._steering = SharedSteering(reactor, self._tell_all)
+        self._pages = NodePages(reactor, self._tell_all, self._why_not_live, self._steering)
         self._build()
 
     def _build(self) -> None:
@@ -166,6 +168,8 @@ class Supervisor(MultiService):
                 self._pages.happened(rest)
             case "numbers":
                 self._pages.numbers_came(place.number, *rest)
+            case "steered":
+                self._steering.answered(place.number, *rest)
             case "reloaded":
                 self._reloaded()
 
@@ -194,6 +198,7 @@ class Supervisor(MultiService):
         place.process = place.lender = None
         place.reason = "the worker is starting"
         self._pages.worker_ended(place.number)
+        self._steering.worker_ended(place.number)
         if not self.running:
             return
         if place.waiting is None and not self._announced:

@@ -8,6 +8,7 @@ import signal
 import socket
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -19,6 +20,7 @@ from kumotwist.limits import RemoteLimits
 from kumotwist.service.channel import Channel
 from kumotwist.service.node import Node
 from kumotwist.service.orders import WorkerOrders
+from kumotwist.service.shared_steering import obey
 from kumotwist.service.sharing import ForwardedTrace, Sharing
 from kumotwist.service.workers import CHANNEL
 
@@ -84,6 +86,9 @@ class Worker:
                 self.node.heard_of_source(source, None if hold is None else Hold(*hold))
             case "numbers":
                 self._channel.send("numbers", rest[0], self.node.numbers().render())
+            case "steer":
+                number, method, facts, named = rest
+                Deferred.fromCoroutine(self._steer(number, method, facts, named))
             case "reload":
                 self.node.reload()
                 self._channel.send("reloaded")
@@ -91,6 +96,12 @@ class Worker:
                 self.node.hurry()
             case "stop":
                 self._stop()
+
+    async def _steer(
+        self, number: int, method: str, facts: list[Any], named: dict[str, Any]
+    ) -> None:
+        failed, answer = await obey(self.node.steering, method, facts, named)
+        self._channel.send("steered", number, failed, answer)
 
     def _abandoned(self) -> None:
         """The supervisor is gone, and another one may want the spool."""

@@ -14,6 +14,16 @@ from tests.integration.program import Kumo, kumo_command, start_kumo
 from tests.integration.sink import start_sink
 from tests.integration.waiting import free_port, until
 
+BASE = """\
+[kumo]
+hostname = mta.example.test
+state_dir = {state}
+workers = <workers>
+
+[listener:in]
+listen = 127.0.0.1:{port}
+"""
+
 CONFIG = """\
 
 [http]
@@ -24,11 +34,16 @@ listen = 127.0.0.1:<http>
 class SteeringTests(TestCase):
     """A node with an HTTP listener, and a sink behind it."""
 
-    async def start(self) -> Kumo:
+    async def start(self, workers: int = 1) -> Kumo:
         """Start them."""
         self.sink = start_sink(self)
         self.http = free_port()
-        kumo = await start_kumo(self, direct(self.sink.route) + CONFIG, names={"http": self.http})
+        kumo = await start_kumo(
+            self,
+            direct(self.sink.route) + CONFIG,
+            base=BASE.replace("<workers>", str(workers)),
+            names={"http": self.http},
+        )
         await kumo.wait_for_listening(self.http)
         return kumo
 
@@ -80,6 +95,18 @@ class SteeringTests(TestCase):
         (bounced,) = await kumo.wait_for_records(type="AdminBounce")
         self.assertEqual(bounced["response"]["content"], "spring cleaning")
         self.assertIn("0 messages", await self.kumo("queue"))
+
+    async def test_workers(self) -> None:
+        """Several processes are steered as one node."""
+        kumo = await self.start(workers=2)
+        await self.kumo("suspend", "--everything", "--duration", "1h")
+        for number in range(6):
+            await send_mail(kumo.port, [f"x{number}@a.example"])
+        await kumo.wait_for_records(6, type="Reception")
+        self.assertIn("6 messages in", await self.kumo("queue"))
+        await self.kumo("bounce", "--domain", "a.example", "--reason", "all of them")
+        await kumo.wait_for_records(6, type="AdminBounce")
+        self.assertEqual(self.sink.mails, [])
 
     async def test_mistakes(self) -> None:
         """Without a choice nothing is touched; a node that is not there is told of."""
