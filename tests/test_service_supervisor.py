@@ -211,9 +211,18 @@ class NodeTests(SupervisorCase):
         self.assertFalse(self.said("holds now"))
         self.processes[1].says("reloaded")
         self.assertTrue(self.said("holds now"))
+        self.processes[1].says("reloaded")
         (self.directory / "kumo.ini").write_text("[kumo]\nhostnam = x\n")
         self.node.reload()
         self.assertEqual([one.heard.count(["reload"]) for one in self.processes], [1, 1])
+
+    def test_reload_without_one(self) -> None:
+        """A worker that ends meanwhile is not waited for: it reads the file when it starts."""
+        self.ready()
+        self.node.reload()
+        self.processes[0].says("reloaded")
+        self.processes[1].end()
+        self.assertTrue(self.said("holds now"))
 
     def test_liveness(self) -> None:
         """The node takes mail while any worker does."""

@@ -82,7 +82,8 @@ class Supervisor(MultiService):
         self._holds: dict[str, tuple[float, Hold]] = {}
         self._hurried = False
         self._announced = False
-        self._reloading = 0
+        # Who has not said yet that it goes by the configuration that was read again.
+        self._reloading: set[int] = set()
         self._steering = SharedSteering(reactor, self._tell_all)
         self._pages = NodePages(reactor, self._tell_all, self._why_not_live, self._steering)
         self._build()
@@ -171,7 +172,7 @@ class Supervisor(MultiService):
             case "steered":
                 self._steering.answered(place.number, *rest)
             case "reloaded":
-                self._reloaded()
+                self._reloaded(place)
 
     def _source_news(self, teller: _Place, source: str, hold: list[Any] | None) -> None:
         """A worker has found out that a source is held, or works: the others need not."""
@@ -201,6 +202,8 @@ class Supervisor(MultiService):
         self._steering.worker_ended(place.number)
         if not self.running:
             return
+        # It reads the files when it is started again.
+        self._reloaded(place)
         if place.waiting is None and not self._announced:
             self._log.critical("worker {n} cannot start: {words}", n=place.number, words=words)
             # twistd has no way to be told an exit status once the reactor runs.
@@ -265,10 +268,12 @@ class Supervisor(MultiService):
         self._configuration = new
         for proxy in self._proxies:
             proxy.go_by(new.proxy_rules.items())
-        self._reloading = len(self._tell_all("reload"))
+        self._reloading = set(self._tell_all("reload"))
 
-    def _reloaded(self) -> None:
-        self._reloading -= 1
+    def _reloaded(self, place: _Place) -> None:
+        if place.number not in self._reloading:
+            return
+        self._reloading.discard(place.number)
         if self._reloading:
             return
         self._log.info("the configuration was read again and holds now")
