@@ -168,7 +168,7 @@ class OrderTests(AdminCase):
             ("bounce/v1", {"reason": "r", "dry_run": 1}, 422, "dry_run: is not true or false"),
             ("bounce/v1", {"reason": "r", "expires": "x"}, 422, "expires: 'x' is not a moment"),
             ("suspend/v1", {"reason": "r", "source": "s"}, 422,
-             "source: is for suspend-ready-q and for rebind"),
+             "source: sources are suspended by suspend-ready-q"),
             ("suspend-ready-q/v1", {"reason": "r"}, 422,
              "name: either the name of a ready queue or a source is needed"),
             ("rebind/v1", {"reason": "r", "data": {"a": 1}}, 422,

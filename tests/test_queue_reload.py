@@ -14,6 +14,7 @@ from kumotwist.egress.source import Source
 from kumotwist.queue.change import Change
 from kumotwist.queue.settings import QueuePattern, QueueTable, SmartHost
 from kumotwist.settings.layers import Rule
+from kumotwist.settings.types import parse_rate
 from tests.queue_world import BEGINNING, World
 
 RECORDS = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["A 192.0.2.1"]}
@@ -263,3 +264,33 @@ class QueueTests(ReloadCase):
         world.network.advance(0)
         self.assertEqual(world.scheduler.waiting, waiting)
         self.assertGreaterEqual(min(message.due for message in messages), BEGINNING + 2370)
+
+
+class LimitTests(ReloadCase):
+    """Limits that are changed while mail waits for them."""
+
+    def test_rates(self) -> None:
+        """A raised C{max_message_rate}, of a path or of a queue, holds at once."""
+        slow, fast = parse_rate("1/day"), parse_rate("1000/s")
+        for kind in ("paths", "queues"):
+            values = {"default": {"max_message_rate": slow}}
+            world = self.world({"one": {}}, **{kind: values})
+            world.sink("192.0.2.1")
+            for number in range(5):
+                world.inject(f"x{number}@b.example")
+            self.assertEqual(len(world.records("Delivery")), 1, kind)
+            self.reload(world, **{kind: {"default": {"max_message_rate": fast}}})
+            world.network.pass_time(1.0, step=0.1)
+            self.assertEqual(len(world.records("Delivery")), 5, kind)
+            self.queues, self.paths = {}, {}
+
+    def test_max_ready(self) -> None:
+        """A raised C{max_ready} makes room for who waited for it, at once."""
+        world = self.world({"one": {}}, paths={"default": {"max_ready": 2}})
+        world.scheduler.pause()
+        for number in range(10):
+            world.inject(f"x{number}@b.example")
+        self.assertEqual(world.scheduler.waiting, 8)
+        self.reload(world, paths={"default": {"max_ready": 100}})
+        world.network.pass_time(1.0, step=0.1)
+        self.assertEqual(world.scheduler.waiting, 0)

@@ -113,6 +113,18 @@ class BounceTests(SteeringCase):
         self.assertEqual(self.recipients("Delivery"), ["s"])
         self.assertEqual(self.queues(), {"a.example": 1})
 
+    def test_by_source(self) -> None:
+        """What waits for a source can be bounced; what comes later is not meant."""
+        self.world.scheduler.pause()
+        self.world.inject("x@b.example")
+        self.order("bounce", source="other")
+        self.assertEqual(self.recipients("AdminBounce"), [])
+        self.order("bounce", source="direct")
+        self.assertEqual(self.recipients("AdminBounce"), ["x"])
+        self.world.scheduler.resume()
+        self.world.inject("y@b.example")
+        self.assertEqual(self.recipients("Delivery"), ["y"])
+
     def test_wherever_they_are(self) -> None:
         """Messages in scheduled queues, ready queues and behind held sources are all found."""
         self.build(path={"connection_limit": 1, "max_ready": 5})
@@ -153,6 +165,18 @@ class SuspensionTests(SteeringCase):
         self.network.pass_time(40.0)
         self.assertEqual(self.recipients("Delivery"), ["y", "x"])
         self.assertEqual(self.world.records("Delivery")[-1]["num_attempts"], 0)
+
+    def test_one_message(self) -> None:
+        """One message alone can be suspended, and goes on when that is cancelled."""
+        (message,) = self.world.inject("x@a.example")
+        order_id = self.order("suspend", 86400.0, ids=[message.id])
+        self.world.sink("192.0.2.1")
+        self.world.inject("y@a.example")
+        self.network.pass_time(3 * 3600.0, step=60)
+        self.assertEqual(self.recipients("Delivery"), ["y"])
+        self.assertTrue(self.steering.cancel("suspend", order_id))
+        self.network.pass_time(1)
+        self.assertEqual(self.recipients("Delivery"), ["y", "x"])
 
     def test_ready_messages_too(self) -> None:
         """What was ready for a connection is suspended too."""

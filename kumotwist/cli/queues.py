@@ -219,13 +219,14 @@ def suspend(
 @click.option("--duration", default="5m", show_default=True, help="How long it holds.")
 @click.option("--persist", is_flag=True, help="Let it survive a restart.")
 @click.option("--report", is_flag=True, help="Tell the senders.")
+@click.option("--source", help="What waits for this source now.")
 @click.option("--suppress-logging", is_flag=True, help="Write no records.")
 def bounce(
     endpoint: str, everything: bool, dry_run: bool, reason: str, duration: str, persist: bool,
-    report: bool, suppress_logging: bool, **whom: Any,
+    report: bool, suppress_logging: bool, source: str | None, **whom: Any,
 ) -> None:  # fmt: skip
     """Give messages up, those that wait and those that come while it holds."""
-    selection = _selection(everything, whom)
+    selection = _selection(everything, {**whom, "source": source})
     _touches(endpoint, "admin/bounce/v1", selection)
     if not dry_run:
         order = {

@@ -129,8 +129,8 @@ class _Orders(_JSONResource):
     def _read_whom(self, fields: Fields) -> dict[str, Any]:
         if self._kind != "suspend-ready-q":
             whom = _whom(fields)
-            if whom.get("source"):
-                raise BadRequest(422, "source: is for suspend-ready-q and for rebind")
+            if whom.get("source") and self._kind == "suspend":
+                raise BadRequest(422, "source: sources are suspended by suspend-ready-q")
             return whom
         name, source = fields.take("name", str), fields.take("source", str)
         if bool(name) == bool(source):

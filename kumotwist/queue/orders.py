@@ -10,19 +10,25 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from twisted.logger import Logger
 
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.settings import QueueName
+from kumotwist.queue.verdicts import internal_reply
 
-__all__ = ["BOUNCE", "SUSPEND", "SUSPEND_READY", "Order", "Orders", "Whom"]
+if TYPE_CHECKING:
+    from kumotwist.queue.fate import Fates
+
+__all__ = ["BOUNCE", "LONGEST_SUSPENSION", "SUSPEND", "SUSPEND_READY", "Order", "Orders", "Whom"]
 
 BOUNCE, SUSPEND, SUSPEND_READY = "bounce", "suspend", "suspend-ready-q"
 #: Queues by name whose bounces an order counts; the rest is counted together.
 MAX_COUNTED = 1000
+#: What is suspended is looked at after so many seconds: it may have become too old.
+LONGEST_SUSPENSION = 3600.0
 
 
 @attrs.define(frozen=True)
@@ -183,33 +189,43 @@ class Orders:
         return [order for order in self._orders.values() if order.kind in kinds]
 
     def suspended(self, queue: str) -> Order | None:
-        """The order that suspends a scheduled queue longest."""
-        return _longest(self.listed(SUSPEND), lambda whom: whom.matches_queue(queue))
+        """The order that suspends a scheduled queue longest; one about messages does not."""
+        orders = [order for order in self.listed(SUSPEND) if not order.whom.ids]
+        return _longest(orders, lambda whom: whom.matches_queue(queue))
+
+    def message_suspended(self, message: QueuedMessage) -> Order | None:
+        """The order that suspends this very message."""
+        orders = [order for order in self.listed(SUSPEND) if order.whom.ids]
+        return _longest(orders, lambda whom: whom.matches(message))
 
     def ready_suspended(self, source: str, site: str) -> Order | None:
         """The order that suspends a source, or a source for a site."""
         return _longest(self.listed(SUSPEND_READY), lambda whom: whom.matches_ready(source, site))
 
     def bounced(self, message: QueuedMessage) -> Order | None:
-        """The order that bounces a message."""
-        return _longest(self.listed(BOUNCE), lambda whom: whom.matches(message))
+        """The order that bounces a message; one about a source spoke of what waited for it."""
+        orders = [order for order in self.listed(BOUNCE) if order.whom.source is None]
+        return _longest(orders, lambda whom: whom.matches(message))
 
-    def enforce(
-        self, messages: list[QueuedMessage], bounce: Callable[..., None]
-    ) -> list[QueuedMessage]:
-        """Bounce those messages that are to be bounced.
+    def enforce(self, messages: list[QueuedMessage], fates: Fates) -> list[QueuedMessage]:
+        """Bounce those messages that are to be bounced, let those wait that are suspended.
 
-        @param bounce: see L{kumotwist.queue.fate.Fates.admin_bounced}.
         @return: the others.
         """
         left = []
         for message in messages:
             order = self.bounced(message)
+            if order is not None:
+                order.count(message)
+                fates.admin_bounced(message, order.reason, quiet=order.quiet, report=order.report)
+                continue
+            order = self.message_suspended(message)
             if order is None:
                 left.append(message)
-            else:
-                order.count(message)
-                bounce(message, order.reason, quiet=order.quiet, report=order.report)
+                continue
+            text = f"the message is suspended: {order.reason}"
+            seconds = min(order.expires - self._clock.seconds(), LONGEST_SUSPENSION)
+            fates.delayed(message, seconds, internal_reply(451, "4.7.1", text), "Suspended")
         return left
 
     def _save(self) -> None:

@@ -28,7 +28,7 @@ from kumotwist.queue.choosing import WAITS_FOR_ROOM, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
 from kumotwist.queue.lines import LONGEST_WAIT, RoomLines
 from kumotwist.queue.local import LocalDelivery
-from kumotwist.queue.orders import Order, Orders
+from kumotwist.queue.orders import LONGEST_SUSPENSION, Order, Orders
 from kumotwist.queue.pacing import Pacer
 from kumotwist.queue.parking import Parking
 from kumotwist.queue.plan import Plan, Planner
@@ -52,8 +52,6 @@ __all__ = ["Scheduler"]
 QUANTUM = 20
 #: Seconds over which the queues that wait for the end of one suspension wake.
 SPREAD = 20.0
-#: A suspended queue is looked at after so many seconds: its messages may have become too old.
-LONGEST_SUSPENSION = 3600.0
 #: Messages that can travel together at most.
 TOGETHER = 100
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
@@ -317,7 +315,7 @@ class Scheduler(SourceNews):
         """
         settings, now = self._queues.resolve(name), self._reactor.seconds()
         if self.orders.any:
-            messages = self.orders.enforce(messages, self._node.fates.admin_bounced)
+            messages = self.orders.enforce(messages, self._node.fates)
         fresh = []
         for message in messages:
             if is_too_old(settings, message, now):

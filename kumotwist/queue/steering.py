@@ -90,9 +90,15 @@ class Steering:
         if order is None:
             return False
         self._log.info("cancelled: {kind} {id}", kind=kind, id=order_id)
-        if kind != BOUNCE:
+        if kind == SUSPEND and order.whom.ids:
+            self._go_through(order.whom, self._wake)
+        elif kind != BOUNCE:
             self._scheduler.look_again()
         return True
+
+    def _wake(self, message: QueuedMessage) -> None:
+        message.due = min(message.due, self._clock.seconds())
+        self._scheduler.insert(message)
 
     def orders(self, kind: str) -> list[dict[str, Any]]:
         """See L{ISteering.orders}."""
