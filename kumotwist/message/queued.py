@@ -48,7 +48,7 @@ def new_id(now: float | None = None) -> str:
     return f"{high:016x}{low:016x}"
 
 
-@attrs.define(slots=True, eq=False)
+@attrs.define(slots=True, eq=False, weakref_slot=False)
 class QueuedMessage:
     """One recipient's copy of a message: what the spool keeps and the queues move.
 

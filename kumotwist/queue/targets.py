@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections import deque
 from collections.abc import Callable
@@ -34,10 +35,15 @@ class Target:
     port: int
 
     def __str__(self) -> str:
-        shown = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        if self.host.name == str(self.address):
-            return f"{shown}:{self.port}"
-        return f"{self.host.name} ({shown}:{self.port})"
+        return _shown(self.host.name, self.address, self.port)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shown(name: str, address: IPAddress, port: int) -> str:
+    # Asked for several times for each connection.
+    plain = str(address)
+    shown = f"[{plain}]" if address.version == 6 else plain
+    return f"{shown}:{port}" if name == plain else f"{name} ({shown}:{port})"
 
 
 class TargetWalk:

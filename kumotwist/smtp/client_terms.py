@@ -31,6 +31,8 @@ class ClientTerms(NamedTuple):
         @return: L{None} if no PROXY header is expected of it, else whether it is believed.
         """
         networks = self.settings.trusted_proxies
+        if not (networks or self.settings.require_proxy_protocol):
+            return None
         try:
             address = ipaddress.ip_address("127.0.0.1" if host == UNIX else host)
             trusted = any(address in network for network in networks)

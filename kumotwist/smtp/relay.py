@@ -25,6 +25,7 @@ UNIX = "unix"
 _ROUTING = frozenset("%!@:")
 
 
+@functools.lru_cache(maxsize=1024)
 def plain_address(host: str) -> str:
     """An IP address as networks are compared with: IPv4-mapped IPv6 as IPv4, without a zone."""
     try:
