@@ -216,6 +216,28 @@ class DatagramTests(ClientTestCase):
         self.reactor.advance(2.0)
         self.assert_temporary(result, "failed: no answer within 8 seconds")
 
+    def test_unanswered(self) -> None:
+        """Whether anybody has answered anything is known, also from the cache."""
+        for answers, unanswered in ((False, True), (True, False)):
+            self.begin(FIRST)
+            result = self.ask()
+            if answers:
+                self.network.sockets[-1].answer(rcode="SERVFAIL")
+            self.reactor.advance(8)
+            for failed in (result, self.ask()):
+                failure = self.failureResultOf(failed, DNSError)
+                self.assertIs(failure.value.unanswered, unanswered)
+
+    def test_answered_elsewhere(self) -> None:
+        """A silent domain is not taken for silent name servers while they answer others."""
+        self.begin(FIRST)
+        silent = self.ask()
+        self.reactor.advance(1)
+        self.ask(Question(dns.name.from_text("other.example"), dns.rdatatype.MX))
+        self.network.sockets[-1].answer("other.example. 60 IN MX 10 mx.other.example.")
+        self.reactor.advance(8)
+        self.assertIs(self.failureResultOf(silent, DNSError).value.unanswered, False)
+
     def test_late_answer(self) -> None:
         """An answer to the first try counts while the second is under way."""
         result = self.ask()

@@ -171,7 +171,7 @@ class World:
 
     async def lookup(self, name: str) -> tuple[bytes, ...]:
         """DNS."""
-        assert name == "_mta-sts.b.example", name
+        assert name.startswith("_mta-sts."), name
         self.lookups += 1
         if isinstance(self.record, Exception):
             raise self.record
@@ -231,6 +231,30 @@ class PoliciesTests(SynchronousTestCase):
         self.assertEqual(self.world.lookups, lookups)
         self.world.clock.advance(86401)
         self.assert_found(None)
+
+    def test_silent_dns(self) -> None:
+        """While no name server answers at all, mail does not wait for that again and again."""
+        self.assert_found(POLICY)
+        self.world.record = DNSError("b.example", "timed out", unanswered=True)
+        self.world.clock.advance(1)
+        self.assert_found(POLICY)
+        lookups = self.world.lookups
+        for domain in ("c.example", "d.example"):
+            found = self.successResultOf(self.world.policies.policy(domain, "pool"))
+            self.assertEqual(found, Finding())
+        self.assertEqual(self.world.lookups, lookups)
+        self.world.clock.advance(301)
+        self.world.record = b"v=STSv1; id=1;"
+        self.assert_found(POLICY)
+        self.assertEqual(self.world.lookups, lookups + 1)
+
+    def test_one_silent_domain(self) -> None:
+        """A domain whose own name servers are silent does not keep others from being asked."""
+        self.world.record = DNSError("b.example", "SERVFAIL")
+        self.assert_found(None)
+        self.world.record = b"v=STSv1; id=1;"
+        found = self.successResultOf(self.world.policies.policy("c.example", "pool"))
+        self.assertIsNotNone(found.policy)
 
     def test_record_disappears(self) -> None:
         """Whoever takes the record away does not take away what is known (RFC 8461, 5.1)."""

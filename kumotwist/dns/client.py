@@ -67,6 +67,7 @@ class DNSClient:
         self._cache: ExpiringCache[Answer | DNSError] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
         self._turns = DeferredSemaphore(_CONCURRENCY)
         self._under_way: dict[Question, _Lookup] = {}
+        self._heard_at = float("-inf")
 
     def ask(self, question: Question) -> Deferred[Answer]:
         """Look a name up.
@@ -78,10 +79,17 @@ class DNSClient:
         if isinstance(known, Answer):
             return succeed(known)
         if known is not None:
-            return fail(DNSError(known.domain, known.text, permanent=known.permanent))
+            return fail(
+                DNSError(
+                    known.domain,
+                    known.text,
+                    permanent=known.permanent,
+                    unanswered=known.unanswered,
+                )
+            )
         lookup = self._under_way.get(question)
         if lookup is None:
-            lookup = self._under_way[question] = _Lookup()
+            lookup = self._under_way[question] = _Lookup(self._reactor.seconds())
             waiter = lookup.wait()
             lookup.work = self._turns.run(self._exchange, question)
             lookup.work.addBoth(self._done, question, lookup)
@@ -135,7 +143,12 @@ class DNSClient:
             del self._under_way[question]
         if isinstance(outcome, Answer):
             self._cache.put(question, outcome, outcome.ttl)
+            self._heard_at = self._reactor.seconds()
         elif isinstance(outcome.value, DNSError):
+            if not outcome.value.unanswered:
+                self._heard_at = self._reactor.seconds()
+            elif self._heard_at > lookup.begun:
+                outcome.value.unanswered = False
             self._cache.put(question, outcome.value, _FAILURE_TTL)
         lookup.fire(outcome)
 
@@ -143,7 +156,8 @@ class DNSClient:
 class _Lookup:
     """A look-up under way and those who wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: float) -> None:
+        self.begun = begun
         self.work: Deferred[Any] | None = None
         self._waiters: list[Deferred[Answer]] = []
 

@@ -63,6 +63,7 @@ class Exchange:
         self._interval = timeout / self._tries
         self._begun = 0
         self._edns = True
+        self._heard = False
         self._running: list[_Try] = []
         self._next_call: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
@@ -98,6 +99,7 @@ class Exchange:
         attempt.start()
 
     def _answered(self, attempt: _Try, response: dns.message.Message) -> None:
+        self._heard = True
         if response.flags & dns.flags.TC and not isinstance(attempt, _StreamTry):
             self._end_try(attempt)
             self._run(_StreamTry, attempt.server)
@@ -137,7 +139,8 @@ class Exchange:
     def _error(self) -> Failure:
         trouble = "; ".join(self._troubles)
         domain = self._question.name.to_text(omit_final_dot=True)
-        return Failure(DNSError(domain, f"the look-up of {self._question} failed: {trouble}"))
+        text = f"the look-up of {self._question} failed: {trouble}"
+        return Failure(DNSError(domain, text, unanswered=not self._heard))
 
     def _finish(self, outcome: Answer | Failure) -> None:
         for call in (self._next_call, self._deadline):

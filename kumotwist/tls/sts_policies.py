@@ -26,6 +26,8 @@ PATIENCE = 10.0
 FETCH_TIMEOUT = 30.0
 #: Seconds after a failure in which nothing is tried for that domain (RFC 8461, 3.3: five minutes).
 QUIET = 300.0
+#: Seconds for which nothing is looked up after DNS was silent: mail would wait for nothing.
+SILENCE = 10.0
 #: A policy is fetched again when it is as old, though its id has not changed; seconds.
 STALE = 86400.0
 #: Fetches at once; the others wait for their turn.
@@ -71,6 +73,7 @@ class STSPolicies:
         self._fetching: dict[str, Deferred[None]] = {}
         self._quiet: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._used: dict[str, str] = {}
+        self._silent_until = 0.0
         self._turns = DeferredSemaphore(MAX_FETCHES)
         self._timer: Any = None
 
@@ -99,6 +102,8 @@ class STSPolicies:
         known = self._store.get(domain, now)
         if known is not None:
             self._used[domain] = via
+        if self._silent_until > now:
+            return succeed(_finding(known, ""))
         until, problem = self._quiet.get(domain, (0.0, ""))
         if until > now:
             return succeed(_finding(known, problem))
@@ -129,6 +134,8 @@ class STSPolicies:
         except CancelledError:
             raise
         except Exception as error:  # DNS says nothing: what is known holds
+            if getattr(error, "unanswered", False):
+                self._silent_until = self._clock.seconds() + SILENCE
             self._log.debug("MTA-STS of {domain}: {reason}", domain=domain, reason=str(error))
             self._be_quiet(domain, "")
             return _finding(known, "")
