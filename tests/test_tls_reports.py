@@ -323,7 +323,7 @@ class ServiceTests(SynchronousTestCase):
         self.start()
         self.addCleanup(lambda: self.service.stopService())
 
-    def start(self) -> None:
+    def start(self, *left_over: str) -> None:
         """Start the service, as a new process does."""
         self.service = TLSReportService(
             self.clock,
@@ -334,6 +334,7 @@ class ServiceTests(SynchronousTestCase):
             lambda domain: None,  # type: ignore[arg-type,return-value]
             self.send,
             lambda: 0.5,
+            left_over,
         )
         self.service.startService()
 
@@ -385,6 +386,17 @@ class ServiceTests(SynchronousTestCase):
         [report] = self.reports()
         self.assertEqual(report["policies"][0]["summary"]["total-failure-session-count"], 2)
         self.assertEqual(os.listdir(self.directory), [])
+
+    def test_left_over(self) -> None:
+        """What a process has counted that there is no more is reported by another one."""
+        self.service.count(BAD)
+        self.service.stopService()
+        former, self.directory = self.directory, self.mktemp()
+        self.start(former, self.mktemp())
+        self.service.count(BAD)
+        self.days_end()
+        self.assertEqual(len(self.sent), 2)
+        self.assertEqual((os.listdir(former), os.listdir(self.directory)), ([], []))
 
     def test_killed(self) -> None:
         """A process that is killed loses what it has counted within the last minute."""

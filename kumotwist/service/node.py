@@ -192,6 +192,14 @@ class Node(MultiService):
             ),
             lambda message, body: Deferred.fromCoroutine(self._send_own(message, body)),
             random.random,
+            [
+                os.path.join(directory, "tls-reports")
+                for directory in left_over_spools(
+                    os.path.join(self._state_dir, "worker"),
+                    self._sharing.worker,
+                    self._sharing.workers,
+                )
+            ],
         )
 
     async def _send_own(self, message: QueuedMessage, body: bytes) -> None:

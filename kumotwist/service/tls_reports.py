@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -53,6 +53,7 @@ class TLSReportService(Service):
     @param endpoint_for: gives, for a domain, the way to the web server that takes its reports.
     @param send: puts a message into the queue.
     @param random: gives a number from 0 to 1.
+    @param left_over: the directories of processes that there are no more.
     """
 
     _log = Logger()
@@ -67,6 +68,7 @@ class TLSReportService(Service):
         endpoint_for: Callable[[str], EndpointForHost],
         send: Send,
         random: Callable[[], float],
+        left_over: Sequence[str] = (),
     ) -> None:
         self._reactor = reactor
         self._settings = settings
@@ -76,6 +78,7 @@ class TLSReportService(Service):
         self._endpoint_for = endpoint_for
         self._send = send
         self._random = random
+        self._left_over = left_over
         self._tally = Tally(self._period(reactor.seconds()))
         self._changed = False
         self._timers: list[Any] = []
@@ -97,16 +100,18 @@ class TLSReportService(Service):
         """Take up what an earlier process has counted."""
         super().startService()  # type: ignore[no-untyped-call]
         os.makedirs(self._directory, mode=0o750, exist_ok=True)
-        for name in sorted(os.listdir(self._directory)):
-            if not _FILE.fullmatch(name):
-                continue
-            tally = self._load(os.path.join(self._directory, name))
-            if tally is None:
-                continue
+        for path, tally in self._found(self._directory):
             if tally.begin == self._tally.begin:
                 self._tally = tally
             else:
-                self._report_later(tally)
+                self._report_later(tally, path)
+        for directory in self._left_over:
+            if os.path.isdir(directory):
+                for path, tally in self._found(directory):
+                    end = tally.begin + self._settings.interval
+                    self._later(
+                        max(0.0, end - self._reactor.seconds()), self._report_later, tally, path
+                    )
         self._later(SAVE_INTERVAL, self._save_now_and_then)
         self._wait_for_end()
 
@@ -121,6 +126,14 @@ class TLSReportService(Service):
             self._write(self._tally.begin, json.dumps(self._tally.dump()))
         super().stopService()  # type: ignore[no-untyped-call]
 
+    def _found(self, directory: str) -> Iterator[tuple[str, Tally]]:
+        """The numbers that are kept in a directory."""
+        for name in sorted(os.listdir(directory)):
+            path = os.path.join(directory, name)
+            tally = self._load(path) if _FILE.fullmatch(name) else None
+            if tally is not None:
+                yield path, tally
+
     def _later(self, seconds: float, call: Callable[..., None], *args: Any) -> None:
         self._timers = [timer for timer in self._timers if timer.active()]
         self._timers.append(self._reactor.callLater(seconds, call, *args))
@@ -134,7 +147,7 @@ class TLSReportService(Service):
         over, self._tally = self._tally, Tally(self._period(self._reactor.seconds()))
         if over.domains:
             self._write(over.begin, json.dumps(over.dump()))
-            self._report_later(over)
+            self._report_later(over, self._path(over.begin))
         self._changed = False
         self._wait_for_end()
 
@@ -174,11 +187,12 @@ class TLSReportService(Service):
 
     # -- reports ----------------------------------------------------------------------------------
 
-    def _report_later(self, tally: Tally) -> None:
-        self._later(self._random() * self._settings.max_delay, self._report, tally, tally.domains)
+    def _report_later(self, tally: Tally, path: str) -> None:
+        delay = self._random() * self._settings.max_delay
+        self._later(delay, self._report, tally, tally.domains, path)
 
-    def _report(self, tally: Tally, domains: list[str]) -> None:
-        self._go_on(Deferred.fromCoroutine(self._report_all(tally, domains)))
+    def _report(self, tally: Tally, domains: list[str], path: str) -> None:
+        self._go_on(Deferred.fromCoroutine(self._report_all(tally, domains, path)))
 
     def _go_on(self, work: Deferred[Any]) -> None:
         self._work.add(work)
@@ -192,7 +206,7 @@ class TLSReportService(Service):
         if not failure.check(CancelledError):
             self._log.failure("TLS reports failed", failure)
 
-    async def _report_all(self, tally: Tally, domains: list[str]) -> None:
+    async def _report_all(self, tally: Tally, domains: list[str], path: str) -> None:
         """Report to the domains that want it; those that cannot be told now are told later."""
         turns = DeferredSemaphore(_AT_ONCE)
         done: Deferred[Any] = DeferredList(
@@ -201,10 +215,10 @@ class TLSReportService(Service):
         again = [domain for domain, (_, sent) in zip(domains, await done, strict=True) if not sent]
         end = tally.begin + self._settings.interval
         if again and self._reactor.seconds() < end + self._settings.max_delay + GIVE_UP:
-            self._later(RETRY, self._report, tally, again)
+            self._later(RETRY, self._report, tally, again, path)
         else:
             try:
-                os.unlink(self._path(tally.begin))
+                os.unlink(path)
             except OSError as error:
                 self._log.debug("{reason}", reason=str(error))
 
