@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= etc/kumo.ini
+JOBS ?= 2
 ROUNDS ?= 500
 MESSAGES ?= 100000
 QUESTION ?= reused single
@@ -53,14 +54,14 @@ run: $(VENV)/.installed ## install into .venv and run the MTA with etc/kumo.ini 
 check-config: $(VENV)/.installed ## check a configuration: make check-config CONFIG=etc/kumo.ini
 	@'$(bin)/twistd' -n kumo -c '$(CONFIG)' --check
 
-test: $(VENV)/.installed-dev ## unit tests, then integration tests with what real parts there are
-	@'$(bin)/python' -m tests.run unit integration
+test: $(VENV)/.installed-dev ## unit tests and integration tests with what real parts there are (JOBS=2 at once)
+	@'$(bin)/python' -m tests.run --jobs '$(JOBS)' unit integration
 
 unit: $(VENV)/.installed-dev ## unit tests only
 	@'$(bin)/python' -m tests.run unit
 
 integration: $(VENV)/.installed-dev ## integration tests only
-	@'$(bin)/python' -m tests.run integration
+	@'$(bin)/python' -m tests.run --jobs '$(JOBS)' integration
 
 test-netns: $(VENV)/.installed-dev ## two MTAs, a proxy and an MX on network namespaces of their own (needs root)
 	@'$(bin)/python' -m tests.run tests.netns

@@ -1,9 +1,10 @@
 """The test command: C{python -m tests.run [unit] [integration] [NAME...]}.
 
 Runs the suites with trial, in this process and in one trial run (trial shuts the reactor's thread
-pool down at the end of a run), and closes with one line C{N passed, N failed, N
-skipped} made from trial's own counts (an error counts as failed). The exit status is not zero if
-anything failed, and also if no test ran at all, which trial itself takes for success.
+pool down at the end of a run), or with C{--jobs N} in several runs, N at once, and closes with one
+line C{N passed, N failed, N skipped} made from trial's own counts (an error counts as failed). The
+exit status is not zero if anything failed, and also if no test ran at all, which trial itself
+takes for success.
 """
 
 from __future__ import annotations
@@ -18,41 +19,13 @@ from typing import Any, TextIO
 import attrs
 from twisted.trial import reporter, runner
 
-__all__ = ["Counts", "Options", "main", "run_suite", "suite_names"]
+from tests.counts import Counts
+from tests.jobs import Job, run_jobs
+
+__all__ = ["Counts", "Options", "as_jobs", "main", "run_suite", "suite_names"]
 
 TESTS = Path(__file__).resolve().parent
 SUITES = ("unit", "integration")
-
-
-@attrs.define(frozen=True)
-class Counts:
-    """How many tests had which outcome.
-
-    @ivar passed: successes, and failures that a test announced (C{todo}).
-    @ivar failed: failures, errors, and successes where a failure was announced.
-    @ivar skipped: tests that did not run.
-    """
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    @classmethod
-    def of(cls, result: reporter.TestResult) -> Counts:
-        """Read them off a finished trial result."""
-        return cls(
-            passed=result.successes + len(result.expectedFailures),
-            failed=len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses),
-            skipped=len(result.skips),
-        )
-
-    def __str__(self) -> str:
-        return f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped"
-
-    @property
-    def successful(self) -> bool:
-        """Whether something ran and nothing failed."""
-        return self.failed == 0 and self.passed > 0
 
 
 @attrs.define(frozen=True)
@@ -80,6 +53,19 @@ def suite_names(suite: str) -> list[str]:
     if suite == "unit":
         return sorted(f"tests.{path.stem}" for path in TESTS.glob("test_*.py"))
     return [suite]
+
+
+def as_jobs(suites: Sequence[str]) -> list[Job]:
+    """What the suites are when they run side by side: integration tests a module at a time."""
+    jobs = []
+    for suite in suites:
+        if suite == "integration":
+            paths = sorted((TESTS / "integration").glob("test_*.py"))
+            names = [f"tests.integration.{path.stem}" for path in paths]
+            jobs += [Job(name, (name,)) for name in names]
+        else:
+            jobs.append(Job(suite, tuple(suite_names(suite))))
+    return jobs
 
 
 class ChildrenMixin(reporter.Reporter):
@@ -165,11 +151,21 @@ def main(arguments: Sequence[str] | None = None, stream: TextIO | None = None) -
     parser.add_argument("--random", type=int, metavar="SEED", help="shuffle the tests")
     parser.add_argument("--brief", action="store_true", help="report a letter for each test")
     parser.add_argument("--temp-directory", default="_trial_temp", help="trial's directory")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="so many runs of trial at once"
+    )
     parsed = parser.parse_args(arguments)
     out = sys.stdout if stream is None else stream
-    names = [name for suite in parsed.suites for name in suite_names(suite)]
-    options = Options(parsed.random, parsed.brief, parsed.temp_directory)
-    counts = run_suite(names, out, options)
+    if parsed.jobs > 1:
+        passed_on = ["--brief"] * parsed.brief
+        if parsed.random is not None:
+            passed_on += ["--random", str(parsed.random)]
+        jobs = as_jobs(parsed.suites)
+        counts = run_jobs(jobs, parsed.jobs, passed_on, parsed.temp_directory, out)
+    else:
+        options = Options(parsed.random, parsed.brief, parsed.temp_directory)
+        names = [name for suite in parsed.suites for name in suite_names(suite)]
+        counts = run_suite(names, out, options)
     if "integration" in parsed.suites:
         report_missing_parts(out)
     if counts.passed + counts.failed == 0:

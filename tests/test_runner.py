@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.run import Counts, main, suite_names
+from tests.run import Counts, as_jobs, main, suite_names
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -96,6 +97,46 @@ class RunnerTests(SynchronousTestCase):
         """A module that cannot be imported counts as failed."""
         status, lines = self.run_module("import nothing_of_that_name\n")
         self.assertEqual((status, lines[-1]), (1, "0 passed, 1 failed, 0 skipped"))
+
+    def test_side_by_side(self) -> None:
+        """Runs in processes of their own are added up; what failed is shown last; one that has no
+        test or dies counts as failed, one that was skipped does not."""
+        good = "from twisted.trial.unittest import TestCase\n\n\nclass One(TestCase):\n"
+        status, lines = self.run_jobs(
+            mixed=MIXED,
+            good=good + "    def test_it(self):\n        pass\n",
+            skipped=good + "    skip = 'no'\n\n    def test_it(self):\n        pass\n",
+            empty="",
+            dies=good + "    def test_it(self):\n        import os\n        os._exit(0)\n",
+        )
+        self.assertEqual((status, lines[-1]), (1, "3 passed, 5 failed, 2 skipped"))
+        self.assertIn("== good: 1 passed, 0 failed, 0 skipped", lines)
+        self.assertLess(lines.index("== good: 1 passed, 0 failed, 0 skipped"), len(lines) - 1)
+        shown = [line for line in lines if line.startswith("== mixed")]
+        self.assertEqual(shown[0], "== mixed: 2 passed, 3 failed, 1 skipped; see the end")
+        self.assertEqual(shown[1], "== mixed: 2 passed, 3 failed, 1 skipped")
+
+    def run_jobs(self, **modules: str) -> tuple[int, list[str]]:
+        """Run modules side by side; give the exit status and the lines of output."""
+        directory = Path(self.mktemp()).absolute()
+        directory.mkdir()
+        for name, text in modules.items():
+            (directory / f"{name}.py").write_text(text, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.run", "--jobs", "3", *modules],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{directory}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return done.returncode, done.stdout.splitlines()
+
+    def test_jobs(self) -> None:
+        """Side by side the unit tests are one run, and each module of the others is one."""
+        titles = [job.title for job in as_jobs(["unit", "integration"])]
+        self.assertEqual(titles[0], "unit")
+        self.assertIn("tests.integration.test_inject", titles)
 
     def test_suites(self) -> None:
         """The unit suite is every test module of the top level, and not the integration tests."""
