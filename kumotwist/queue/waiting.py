@@ -68,7 +68,8 @@ class ScheduledQueue:
         self.pacer: Pacer | None = None
         self.doom: Verdict | None = None
         self.doomed_until = 0.0
-        self.alarm = (0.0, 0)
+        # The entry of the heap that rings for it; whatever else stands there does not count.
+        self.alarm: tuple[float, int, ScheduledQueue] | None = None
 
     def __len__(self) -> int:
         return len(self.messages)
@@ -225,7 +226,7 @@ class Waiting:
         if not queue.messages:
             if queue.pacer is not None:
                 queue.pacer.stop()
-            queue.alarm = (0.0, 0)
+            queue.alarm = None
             if self._queues.get(queue.key) is queue:
                 del self._queues[queue.key]
         elif queue.state is State.DUE:
@@ -235,13 +236,12 @@ class Waiting:
         """Serve a queue at a moment, instead of any other; at once if it has passed."""
         now = self._clock.seconds()
         when = max(when, now)
-        number = next(self._numbers)
-        queue.alarm = (when, number)
-        heapq.heappush(self._alarms, (when, number, queue))
+        queue.alarm = (when, next(self._numbers), queue)
+        heapq.heappush(self._alarms, queue.alarm)
         if len(self._alarms) > 2 * len(self._queues) + 1024:
-            self._alarms = [(*each.alarm, each) for each in self._queues.values() if each.alarm[1]]
+            self._alarms = [each.alarm for each in self._queues.values() if each.alarm is not None]
             heapq.heapify(self._alarms)
-        if self._alarms[0][1] == number:
+        if self._alarms[0] is queue.alarm:
             self._set_timer(now)
 
     def _set_timer(self, now: float) -> None:
@@ -257,9 +257,10 @@ class Waiting:
         # Those that ring again at once come after all others whose moment has come.
         served = 0
         while served < TURN and self._alarms and self._alarms[0][0] <= now:
-            when, number, queue = heapq.heappop(self._alarms)
-            if queue.alarm == (when, number):
-                queue.alarm = (0.0, 0)
+            alarm = heapq.heappop(self._alarms)
+            queue = alarm[2]
+            if queue.alarm is alarm:
+                queue.alarm = None
                 served += 1
                 self._serve(queue)
         self._set_timer(now)
