@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -82,6 +83,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the tables, write the JSON file."""
     options = _options(arguments)
+    # So that what was started is stopped also when this is ended from outside.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     everything: dict[str, Rounds] = {}
     for name in options.questions or ("reused", "single"):
         if name not in QUESTIONS:
