@@ -7,7 +7,6 @@ import glob
 import http.client
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
@@ -282,19 +281,41 @@ def orders(endpoint: str) -> None:
 
 
 @click.command()
-@click.argument("order_ids", metavar="ID...", nargs=-1, required=True)
-@_endpoint
-def resume(endpoint: str, order_ids: tuple[str, ...]) -> None:
-    """End suspensions and bounces, by the ids that `kumo orders` shows."""
+@click.argument("order_ids", metavar="[ID]...", nargs=-1)
+@_selects
+@click.option("--source", help="A suspended source.")
+@click.option("--ready-queue", help="A suspended ready queue.")
+def resume(
+    endpoint: str, order_ids: tuple[str, ...], everything: bool, dry_run: bool, reason: str,
+    **whom: Any,
+) -> None:  # fmt: skip
+    """End suspensions (and bounces, by their ids): those that `kumo orders` shows by these ids, or
+    those that were made for exactly this domain, tenant, campaign, queue, message or source."""
     known = {
-        order["id"]: kind for kind in _KINDS for order in _ask(endpoint, "GET", f"admin/{kind}/v1")
+        order["id"]: (kind, order)
+        for kind in _KINDS
+        for order in _ask(endpoint, "GET", f"admin/{kind}/v1")
     }
-    for order_id in order_ids:
-        if order_id not in known:
-            click.echo(f"there is no order {clean(order_id)}", err=True)
-            sys.exit(1)
-        _ask(endpoint, "DELETE", f"admin/{known[order_id]}/v1", {"id": order_id})
-        click.echo(f"ended: {order_id}")
+    chosen = list(order_ids)
+    if not chosen:
+        whom["name"] = whom.pop("ready_queue")
+        wanted = _selection(everything, whom)
+        chosen = [
+            order_id
+            for order_id, (kind, order) in known.items()
+            if kind != "bounce" and all(order.get(name) == wanted[name] for name in wanted)
+        ]
+    unknown = [order_id for order_id in chosen if order_id not in known]
+    if unknown or not chosen:
+        raise click.ClickException(f"there is no order {clean(' '.join(unknown))}".strip())
+    for order_id in chosen:
+        kind, order = known[order_id]
+        words = f"{order_id}: {kind} ({clean(order['reason'])})"
+        if dry_run:
+            click.echo(f"would end {words}")
+        else:
+            _ask(endpoint, "DELETE", f"admin/{kind}/v1", {"id": order_id})
+            click.echo(f"ended {words}")
 
 
 #: What the C{kumo} command gets from here.

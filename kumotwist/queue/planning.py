@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from kumotwist.queue.plan import Plan, Planner
@@ -64,7 +64,8 @@ class Plans:
             return
         self._asked[queue] = [found]
         generation = self._generation
-        planning: Deferred[Any] = self._planner.plan(queue, settings)
+        # Whatever goes wrong is a verdict: else the queue would wait for its look-up for ever.
+        planning: Deferred[Any] = maybeDeferred(self._planner.plan, queue, settings)
 
         def judged(failure: Any) -> Verdict:
             return judge_lookup(failure.value, queue)

@@ -1,0 +1,126 @@
+"""The commands that look at queues and steer them: what they ask of a node, and what they say."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
+
+from kumotwist.cli import queues
+from kumotwist.cli.main import main
+
+ID = "ab" * 16
+
+
+class QueueCommandTests(SynchronousTestCase):
+    """Commands against a node that notes what it is asked."""
+
+    def setUp(self) -> None:
+        """Stand between the commands and the network."""
+        self.asked: list[tuple[str, str, Any]] = []
+        self.answers: dict[str, Any] = {}
+        self.patch(queues, "_ask", self.ask)
+
+    def ask(self, endpoint: str, method: str, path: str, body: Any = None) -> Any:
+        """Note a question; a dry run finds three messages."""
+        self.asked.append((method, path, body))
+        if body is not None and body.get("dry_run"):
+            return {"total_matched": 3, "matched": {"a.example": 2, "b\x1b.example": 1}}
+        return self.answers.get(path, [] if method == "GET" else {"id": "an-id"})
+
+    def run_command(self, *arguments: str, status: int = 0) -> str:
+        """What a command prints."""
+        result = CliRunner().invoke(main, arguments)
+        self.assertEqual(result.exit_code, status, result.output)
+        return result.output
+
+    def test_shown_first(self) -> None:
+        """What would be touched is shown before anything is done; a dry run ends there."""
+        output = self.run_command("bounce", "--tenant", "t", "--dry-run")
+        self.assertIn("3 messages in 2 queues", output)
+        self.assertNotIn("\x1b", output)
+        self.assertEqual(
+            self.asked, [("POST", "admin/bounce/v1", {"tenant": "t", "dry_run": True})]
+        )
+        self.run_command("bounce", "--tenant", "t", "--reason", "r", "--duration", "1h")
+        method, path, body = self.asked[-1]
+        self.assertEqual((method, path), ("POST", "admin/bounce/v1"))
+        self.assertEqual((body["tenant"], body["reason"], body["duration"]), ("t", "r", "1h"))
+
+    def test_everything_is_said(self) -> None:
+        """Nothing is done to everything by mistake."""
+        for command in ("bounce", "suspend", "rebind", "resume"):
+            self.assertIn("--everything", self.run_command(command, status=2))
+        self.assertIn("nobody out", self.run_command(
+            "bounce", "--everything", "--tenant", "t", status=2))  # fmt: skip
+        self.assertEqual({method for method, _, _ in self.asked}, {"GET"})
+
+    def test_suspend_source(self) -> None:
+        """A source, or a ready queue, is suspended where those are."""
+        self.assertIn("kumo resume an-id", self.run_command("suspend", "--source", "ip-1"))
+        self.assertEqual(self.asked[-1][1], "admin/suspend-ready-q/v1")
+        self.run_command("suspend", "--ready-queue", "ip-1->x@smtp_client", "--dry-run")
+        self.assertEqual(self.asked[-1][2], {"name": "ip-1->x@smtp_client", "dry_run": True})
+
+    def test_resume(self) -> None:
+        """Orders end by their ids, or by whom they were made for; bounces by their ids alone."""
+        self.answers = {
+            "admin/suspend/v1": [
+                {"id": "1", "reason": "r", "tenant": "t"},
+                {"id": "2", "reason": "r", "tenant": "u"},
+            ],
+            "admin/bounce/v1": [{"id": "3", "reason": "r", "tenant": "t"}],
+        }
+        self.run_command("resume", "--tenant", "t")
+        self.assertEqual(self.ended(), [("admin/suspend/v1", "1")])
+        self.assertIn("would end 3", self.run_command("resume", "3", "--dry-run"))
+        self.run_command("resume", "3", "2")
+        self.assertEqual(self.ended()[1:], [("admin/bounce/v1", "3"), ("admin/suspend/v1", "2")])
+        self.assertIn("no order 9", self.run_command("resume", "9", status=1))
+        self.assertIn("no order", self.run_command("resume", "--domain", "x", status=1))
+
+    def ended(self) -> list[tuple[str, str]]:
+        """Which orders were ended."""
+        return [(path, body["id"]) for method, path, body in self.asked if method == "DELETE"]
+
+    def test_rebind(self) -> None:
+        """What is set is given as NAME=VALUE."""
+        self.run_command("rebind", "--domain", "d", "--set", "tenant=u", "--set", "x_a=b=c")
+        self.assertEqual(self.asked[-1][2]["data"], {"tenant": "u", "x_a": "b=c"})
+        self.run_command("rebind", "--domain", "d", "--set", "tenant", status=2)
+
+    def test_trace(self) -> None:
+        """A message's life is told from the records, whatever stands in them."""
+        log = self.mktemp()
+        os.mkdir(log)
+        record = {
+            "type": "Delivery", "id": ID, "queue": "a.example", "egress_source": "ip-1",
+            "event_time": "2026-11-22T12:00:00.000000Z", "peer_address": {"name": "mx\x1b[2J"},
+            "response": {"code": 250, "content": "OK"},
+        }  # fmt: skip
+        other = {**record, "id": "0" * 32, "type": "Bounce", "sender": ID}
+        with open(os.path.join(log, "1.jsonl"), "w") as file:
+            file.write(f"{json.dumps(record)}\n{json.dumps(other)}\n{ID} half a li")
+        output = self.run_command("trace", ID, "--log", log)
+        self.assertIn("2026-11-22T12:00:00 Delivery queue a.example source ip-1 host mx", output)
+        self.assertNotIn("\x1b", output)
+        self.assertNotIn("Bounce", output)
+        self.assertIn("no record", self.run_command("trace", "f" * 32, "--log", log, status=1))
+
+    def test_queue(self) -> None:
+        """Counts, due times and what is waited for."""
+        self.answers["admin/queues/v1?limit=20"] = {
+            "scheduled_count_total": 5, "scheduled_queue_count": 1, "parked_count": 2,
+            "scheduled": [{"name": "t@a.example", "count": 5, "waits_for": "a look-up",
+                           "next_due": "2027-01-01T00:00:00+00:00"}],
+            "ready": [{"name": "r", "count": 1, "connections": 2, "connection_limit": 32,
+                       "waits_for": "max_message_rate"}],
+        }  # fmt: skip
+        output = self.run_command("queue")
+        self.assertIn("5 messages in 1 scheduled queues, 2 wait for a source", output)
+        self.assertIn("next 2027-01-01 00:00:00 UTC, waits for a look-up", output)
+        self.assertIn("2 of 32 connections, waits for max_message_rate", output)
+        self.assertEqual(json.loads(self.run_command("queue", "--json"))["parked_count"], 2)
