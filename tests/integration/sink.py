@@ -15,7 +15,7 @@ import trustme
 from twisted.internet import reactor as global_reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.interfaces import IListeningPort, ITLSTransport
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, ITLSTransport
 from twisted.internet.protocol import Protocol, ServerFactory
 from twisted.internet.ssl import CertificateOptions, PrivateCertificate
 from twisted.python.failure import Failure
@@ -117,6 +117,7 @@ class _SinkProtocol(Protocol):
         self.buffer = b""
         self.in_data = False
         self.silent = False
+        self.late: list[IDelayedCall] = []
         self.helo = ""
         self.mail: Mail | None = None
 
@@ -131,6 +132,9 @@ class _SinkProtocol(Protocol):
     def connectionLost(self, reason: Failure | None = None) -> None:
         self.session.closed = True
         self.sink.protocols.discard(self)
+        for call in self.late:
+            if call.active():
+                call.cancel()
 
     def dataReceived(self, data: bytes) -> None:
         if self.silent:
@@ -192,7 +196,7 @@ class _SinkProtocol(Protocol):
         if act.reply:
             line = act.reply.encode("utf-8") + b"\r\n"
             if act.delay:
-                global_reactor.callLater(act.delay, self.transport.write, line)
+                self.late.append(global_reactor.callLater(act.delay, self.transport.write, line))
             else:
                 self.transport.write(line)
         if act.hang or act.close or act.reset:
@@ -354,7 +358,7 @@ def start_sink(
         await maybeDeferred(listening.stopListening)
         for protocol in list(sink.protocols):
             protocol.transport.abortConnection()
-        await until(lambda: not sink.protocols, "the end of the sink's connections", 5)
+        await until(lambda: not sink.protocols, "the end of the sink's connections")
 
     test.addCleanup(stop)
     return sink
