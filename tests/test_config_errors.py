@@ -189,6 +189,32 @@ class KeyTests(ConfigCase):
             "2: [proxy-rule:a] proxy: there is no proxy 'b' (a section [proxy:b])",
         )
 
+    def test_empty_rule(self) -> None:
+        """A key of a rule that is left empty does not mean that anything matches."""
+        keys = ("users", "clients", "sources", "destinations", "ports")
+        for key in keys:
+            for empty in ("", " ,"):
+                self.assertEqual(
+                    self.one(f"[proxy-rule:a]\naction = allow\n{key} ={empty}\n"),
+                    f"3: [proxy-rule:a] {key}: the value is empty (leave the key out if anything "
+                    "may match)",
+                )
+
+    def test_host_bits(self) -> None:
+        """An address within a network is no network, wherever one is named."""
+        for section, key in (
+            ("[proxy-rule:a]\naction = allow\n", "sources"),
+            ("[listener:a]\nlisten = 127.0.0.1:1\n", "relay_hosts"),
+            ("[listener:a]\nlisten = 127.0.0.1:1\n", "trusted_proxies"),
+            ("[http]\nlisten = 127.0.0.1:1\n", "trusted_hosts"),
+            ("[path:default]\nenable_tls = Disabled\n", "skip_hosts"),
+        ):
+            self.assertIn(
+                f"3: {section.splitlines()[0]} {key}: '1.2.3.4/8' is an address within the network "
+                "1.0.0.0/8; write",
+                self.one(f"{section}{key} = 1.2.3.4/8\n"),
+            )
+
     def test_control_characters(self) -> None:
         """What cannot be shown is escaped in messages."""
         self.assertEqual(self.one("[kumo]\nx\x1b[2J = 1\n"), "2: [kumo] x\\x1b[2j: unknown key")

@@ -76,6 +76,13 @@ class RenderTests(ConfigCase):
         shown = render(self.load("[queue:a.example]\nmax_age = 1d\n"))
         self.assertIn("[queue:a.example]\nmax_age = 1d\n\n", shown)
 
+    def test_proxy_rule(self) -> None:
+        """A rule that leaves out what it matches is shown so that it can be read again."""
+        found = self.load("[proxy-rule:a]\nusers = bob\naction = allow\n")
+        shown = render(found)
+        self.assertIn("users = bob\n# clients =\n# sources =\n# destinations =\n", shown)
+        self.assertEqual(self.load(shown), found)
+
     def test_secrets(self) -> None:
         """Secrets are masked unless they are asked for; references are shown."""
         path = self.write("geheim\n", "password")

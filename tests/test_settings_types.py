@@ -191,6 +191,32 @@ class WordTests(SynchronousTestCase):
         for text in ("300.0.0.1:25", "[10.0.0.1.2]:25", "25", "a.example:25", "1.2.3.4:65536"):
             self.assertRaises(ValueError, SERVER_ENDPOINT.parse, text)
 
+    def test_networks(self) -> None:
+        """A network is a network or a single address, never an address within one."""
+        for text, network in {
+            "10.0.0.0/8": "10.0.0.0/8",
+            "10.0.0.1": "10.0.0.1/32",
+            "10.0.0.1/32": "10.0.0.1/32",
+            "10.0.0.0/255.0.0.0": "10.0.0.0/8",
+            "::1": "::1/128",
+            "2001:db8::/32": "2001:db8::/32",
+        }.items():
+            self.assertEqual([str(found) for found in NETWORKS.parse(text)], [network])
+
+    def test_host_bits(self) -> None:
+        """Host bits are refused, naming both things that may be meant."""
+        for text, network, address in (
+            ("1.2.3.4/8", "1.0.0.0/8", "1.2.3.4"),
+            ("2001:db8::7/64", "2001:db8::/64", "2001:db8::7"),
+            ("10.0.0.1/0", "0.0.0.0/0", "10.0.0.1"),
+        ):
+            error = self.assertRaises(ValueError, NETWORKS.parse, f"127.0.0.0/8, {text}")
+            self.assertEqual(
+                str(error),
+                f"{text!r} is an address within the network {network}; write {network} for the "
+                f"network, {address} for the address alone",
+            )
+
     def test_lists(self) -> None:
         """Items are separated by commas or line ends."""
         self.assertEqual(split_list("a, b\n c,,\n"), ["a", "b", "c"])

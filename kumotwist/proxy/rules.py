@@ -36,10 +36,10 @@ class Decision:
 _Range = tuple[int, int, int]
 
 
-def _ranges(networks: Iterable[IPNetwork]) -> tuple[_Range, ...]:
+def _ranges(networks: Iterable[IPNetwork] | None) -> tuple[_Range, ...]:
     return tuple(
         (network.version, int(network.network_address), int(network.netmask))
-        for network in networks
+        for network in networks or ()
     )
 
 

@@ -19,6 +19,7 @@ from kumotwist.settings.types import (
     IPNetwork,
     PortRange,
     Rate,
+    at_least_one,
     choice,
     integer,
     list_of,
@@ -152,32 +153,32 @@ class ProxyRuleSettings:
         "The `[proxy:NAME]` that it belongs to; by default every one.",
         default=None,
     )
-    users: tuple[str, ...] = setting(
-        list_of(TEXT),
+    users: tuple[str, ...] | None = setting(
+        at_least_one(list_of(TEXT)),
         "Names under which a client must have logged in; by default anybody, also without login.",
-        default=(),
+        default=None,
     )
-    clients: tuple[IPNetwork, ...] = setting(
-        NETWORKS,
+    clients: tuple[IPNetwork, ...] | None = setting(
+        at_least_one(NETWORKS),
         "Networks that the client's address must be in; by default any.",
-        default=(),
+        default=None,
     )
-    sources: tuple[IPNetwork, ...] = setting(
-        NETWORKS,
+    sources: tuple[IPNetwork, ...] | None = setting(
+        at_least_one(NETWORKS),
         "Networks that the source address must be in; by default any.",
-        default=(),
+        default=None,
     )
-    destinations: tuple[IPNetwork, ...] = setting(
-        NETWORKS,
+    destinations: tuple[IPNetwork, ...] | None = setting(
+        at_least_one(NETWORKS),
         "Networks that the destination must be in. By default any; but loopback and link-local "
         "addresses and the proxy itself are only reached by a rule that names them.",
-        default=(),
+        default=None,
     )
-    ports: tuple[PortRange, ...] = setting(
-        PORTS,
+    ports: tuple[PortRange, ...] | None = setting(
+        at_least_one(PORTS),
         "Ports of the destination. By default 25, 465, 587 and 2525 where `action` is `allow`, "
         "and every port where it is `deny`.",
-        default=(),
+        default=None,
     )
     action: str = setting(
         choice("allow", "deny"),

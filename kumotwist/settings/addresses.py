@@ -85,11 +85,18 @@ def _parse_networks(text: str) -> tuple[IPNetwork, ...]:
     networks = []
     for item in split_list(text):
         try:
-            networks.append(ipaddress.ip_network(item.strip("[]"), strict=False))
+            interface = ipaddress.ip_interface(item.strip("[]"))
         except ValueError:
             raise ValueError(
                 f"{item!r} is neither an address nor a network (such as 10.0.0.0/8 or ::1)"
             ) from None
+        if int(interface.ip) != int(interface.network.network_address):
+            # Somebody meant either this address or that network; they differ in who gets in.
+            raise ValueError(
+                f"{item!r} is an address within the network {interface.network}; write "
+                f"{interface.network} for the network, {interface.ip} for the address alone"
+            )
+        networks.append(interface.network)
     return tuple(networks)
 
 

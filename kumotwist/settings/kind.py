@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 __all__ = [
     "SettingType",
+    "at_least_one",
     "list_of",
     "split_list",
 ]
@@ -72,3 +73,19 @@ def list_of(kind: SettingType[_T]) -> SettingType[tuple[_T, ...]]:
         secret=kind.secret,
         reveal=None if kind.reveal is kind.render else reveal,
     )
+
+
+def at_least_one(kind: SettingType[tuple[_T, ...]]) -> SettingType[tuple[_T, ...]]:
+    """A list that must have an item, for keys whose absence means "any".
+
+    What is written empty there was meant to be filled, or to mean nobody; taking it for anybody
+    would open what it was written to close.
+    """
+
+    def parse(text: str) -> tuple[_T, ...]:
+        items = kind.parse(text)
+        if not items:
+            raise ValueError("the value is empty (leave the key out if anything may match)")
+        return items
+
+    return SettingType(kind.name, parse, kind.render, secret=kind.secret, reveal=kind.reveal)

@@ -20,7 +20,7 @@ from kumotwist.settings.addresses import (
     parse_host_port,
     parse_server_endpoint,
 )
-from kumotwist.settings.kind import SettingType, list_of, split_list
+from kumotwist.settings.kind import SettingType, at_least_one, list_of, split_list
 from kumotwist.settings.numbers import (
     DURATION,
     LIMIT,
@@ -76,6 +76,7 @@ __all__ = [
     "Rate",
     "Secret",
     "SettingType",
+    "at_least_one",
     "choice",
     "duration",
     "integer",
