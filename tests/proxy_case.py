@@ -117,6 +117,7 @@ class ObedientOutgoing:
         self.cancelled = False
         self.closed = False
         self.lost_before_attach = False
+        self.kept_alive = False
         self.transport = ObedientTransport()
 
     def connect(self, destination: Address, done: Callable[[OSError | None], None]) -> None:
@@ -134,6 +135,10 @@ class ObedientOutgoing:
     def detach(self) -> WatchedSocket:
         """There is no socket."""
         raise NotImplementedError
+
+    def keep_alive(self) -> None:
+        """Note it."""
+        self.kept_alive = True
 
     def close(self) -> None:
         """Note it; while connecting it cancels that."""

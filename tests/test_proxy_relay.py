@@ -179,6 +179,16 @@ class IdleTests(ProxyCase):
         self.reactor.pump([1] * 11)
         self.assertTrue(self.cut(client, outgoing))
 
+    def test_keepalive(self) -> None:
+        """Keepalive is switched on when a session has lasted, well before its time."""
+        for idle_after, seconds in ((300.0, 5.0), (4.0, 2.0)):
+            self.start(keepalive_time=idle_after)
+            _, outgoing = self.relaying()
+            self.reactor.advance(seconds - 0.1)
+            self.assertFalse(outgoing.kept_alive)
+            self.reactor.advance(0.2)
+            self.assertTrue(outgoing.kept_alive)
+
     def test_half_closed(self) -> None:
         """A session that is closed in one direction only is not forgotten either."""
         client, outgoing = self.live()

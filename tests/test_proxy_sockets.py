@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from functools import partial
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -234,6 +235,31 @@ class ReactorWatcherTests(SocketCase):
         descriptor.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.reactor.readers, set())
         self.assertEqual(events, [READ, WRITE | BROKEN, READ | WRITE | BROKEN])
+
+    def test_reset_while_quiet(self) -> None:
+        """Sockets that are told nothing are told of a reset within seconds, and once."""
+        watcher = ReactorWatcher(self.reactor)
+        events: list[tuple[int, int]] = []
+        sockets = []
+
+        def note(number: int, found: int) -> None:
+            events.append((number, found))
+
+        for number in range(3):
+            mine, peer = self.pair()
+            one = WatchedSocket(mine, partial(note, number))
+            watcher.watch(one, READ)
+            watcher.watch(one, 0)
+            mine.send(b"never read")  # so that closing resets
+            sockets.append((one, peer))
+        watcher.watch(sockets[2][0], READ)
+        for _, peer in sockets[1:]:
+            peer.close()
+        self.reactor.pump([1.0] * 11)
+        self.assertEqual(events, [(1, BROKEN)])
+        for one, _ in sockets:
+            watcher.close(one)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class FakeListener:

@@ -59,6 +59,24 @@ class DeadlinesTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.late, ["b", "a"])
 
+    def test_since(self) -> None:
+        """Who goes on from another time that was over has what is left, however late that is."""
+        other = Deadlines(self.clock, 3)
+
+        def go_on() -> None:
+            self.deadlines.start("a", lambda: self.late.append("a"), other.due)
+
+        other.start("a", go_on)
+        self.clock.advance(7)
+        self.clock.advance(5.9)
+        self.assertEqual(self.late, [])
+        self.clock.advance(0.1)
+        self.assertEqual(self.late, ["a"])
+        other.start("a", go_on)
+        self.clock.advance(13)
+        self.assertEqual(self.late, ["a", "a"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_started_by_a_call(self) -> None:
         """A call may start another time, or stop one that is due as well."""
 

@@ -59,23 +59,25 @@ class ClientSocket:
     @param handle: the accepted socket.
     @param address: what accepting it told.
     @param session: the protocol.
+
+    @ivar accepted_from: the address; for whoever needs no object as C{getPeer} makes it.
     """
 
     __slots__ = (
-        "_address",
         "_closing",
         "_reading",
         "_session",
         "_socket",
         "_unsent",
         "_watcher",
+        "accepted_from",
     )
 
     def __init__(
         self, watcher: Watcher, handle: socket.SocketType, address: Any, session: SessionProtocol
     ) -> None:
         self._watcher = watcher
-        self._address = address
+        self.accepted_from = address
         self._session = session
         self._unsent = b""
         self._reading = True
@@ -85,10 +87,11 @@ class ClientSocket:
 
     def getPeer(self) -> IPv4Address | IPv6Address | UNIXAddress:
         """Whose connection it is."""
-        if not isinstance(self._address, tuple):
+        address = self.accepted_from
+        if not isinstance(address, tuple):
             return UNIXAddress(None)
-        kind = IPv4Address if len(self._address) == 2 else IPv6Address
-        return kind("TCP", self._address[0], self._address[1])
+        kind = IPv4Address if len(address) == 2 else IPv6Address
+        return kind("TCP", address[0], address[1])
 
     def write(self, data: bytes) -> None:
         """Send, now if the socket takes it."""

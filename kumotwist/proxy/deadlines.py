@@ -17,6 +17,8 @@ class Deadlines:
 
     @param clock: drives it.
     @param seconds: how much time everybody has.
+
+    @ivar due: while somebody is called back, when that was due.
     """
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
@@ -24,15 +26,22 @@ class Deadlines:
         self._seconds = seconds
         self._waiting: dict[Hashable, tuple[float, Callable[[], None]]] = {}
         self._timer: IDelayedCall | None = None
+        self.due = 0.0
 
-    def start(self, owner: Hashable, call: Callable[[], None]) -> None:
-        """Give C{owner} its time, from now on; a time that was started before is forgotten."""
+    def start(self, owner: Hashable, call: Callable[[], None], since: float | None = None) -> None:
+        """Give C{owner} its time; a time that was started before is forgotten.
+
+        @param since: when it began, by the clock; L{None} for now. Nobody may begin before whoever
+            started last.
+        """
         waiting = self._waiting
         if owner in waiting:
             del waiting[owner]  # so that it goes to the end
-        waiting[owner] = (self._clock.seconds() + self._seconds, call)
+        now = self._clock.seconds()
+        due = (now if since is None else since) + self._seconds
+        waiting[owner] = (due, call)
         if self._timer is None:
-            self._timer = self._clock.callLater(self._seconds, self._due)
+            self._timer = self._clock.callLater(max(0.0, due - now), self._call_back)
 
     def stop(self, owner: Hashable) -> None:
         """C{owner} was in time, or never started."""
@@ -42,7 +51,7 @@ class Deadlines:
         if timer is not None:
             timer.cancel()
 
-    def _due(self) -> None:
+    def _call_back(self) -> None:
         self._timer = None
         now = self._clock.seconds()
         while self._waiting:
@@ -50,7 +59,8 @@ class Deadlines:
             if due > now:
                 break
             del self._waiting[owner]
+            self.due = due
             call()
         if self._waiting and self._timer is None:
             due = next(iter(self._waiting.values()))[0]
-            self._timer = self._clock.callLater(max(0.0, due - now), self._due)
+            self._timer = self._clock.callLater(max(0.0, due - now), self._call_back)

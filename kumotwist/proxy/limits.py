@@ -69,7 +69,7 @@ class SourceLimits:
         @return: L{None} if it may be made, and L{release} must be called once when it has ended;
             otherwise the words that say which limit is reached.
         """
-        known = self._known(source)
+        known = self._sources.get(source) or self._known(source)
         if known.waiting:
             return f"{len(known.waiting)} others wait for {source}"
         if not self.limited:

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import unmapped
 
-__all__ = ["client_host", "resolve_name"]
+__all__ = ["client_host", "client_of", "resolve_name"]
 
 #: More addresses of one host than these are not looked at.
 _MAX_ADDRESSES = 32
@@ -56,6 +56,22 @@ def resolve_name(resolver: IHostnameResolver, name: str) -> Deferred[Sequence[IP
     addresses = _Addresses()
     resolver.resolveHostName(addresses, name)
     return addresses.resolved  # type: ignore[return-value]
+
+
+def client_of(transport: Any) -> tuple[IPAddress | None, str]:
+    """The address of a client, and how a log calls the client.
+
+    @param transport: whose peer it is.
+    """
+    address: Any = getattr(transport, "accepted_from", None)
+    if address is None:  # not one of the proxy's own sockets
+        peer = transport.getPeer()
+        address = (getattr(peer, "host", None), getattr(peer, "port", 0))
+    host = address[0] if isinstance(address, tuple) else None
+    if host is None:
+        return None, "a local socket"
+    client, name = client_host(host)
+    return client, f"{name}:{address[1]}"
 
 
 @lru_cache(4096)

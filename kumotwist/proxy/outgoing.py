@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -25,6 +26,7 @@ __all__ = [
     "IOutgoing",
     "Keepalive",
     "describe",
+    "ip_of",
     "ip_text",
     "read_ip",
     "rep_for",
@@ -70,6 +72,9 @@ class IOutgoing(Interface):
     def detach() -> WatchedSocket:
         """Give the connected socket away; it may still be watched."""
 
+    def keep_alive() -> None:
+        """Have TCP keepalive watch the connection from now on, whoever has the socket."""
+
     def close() -> None:
         """Give the socket up; nothing happens if it was given away or closed before."""
 
@@ -110,8 +115,10 @@ class Keepalive:
         interval: float = 30.0,
         retries: int = 3,
     ) -> None:
-        self._options: list[tuple[int, int, int]] = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        self._options: list[tuple[int, int, int]] = []
         if enabled:
+            # The time comes behind the switch: Linux then counts it from the last octets, however
+            # late both are set.
             self._options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
             self._options += [
                 (socket.IPPROTO_TCP, getattr(socket, name), value)
@@ -124,7 +131,7 @@ class Keepalive:
             ]
 
     def apply(self, handle: socket.SocketType) -> None:
-        """Set it, and TCP_NODELAY, on a TCP socket."""
+        """Set it on a TCP socket."""
         for level, option, value in self._options:
             handle.setsockopt(level, option, value)
 
@@ -150,6 +157,12 @@ read_ip: Callable[[str], IPAddress] = lru_cache(4096)(ipaddress.ip_address)
 
 #: An address as text, for the same reason.
 ip_text: Callable[[IPAddress], str] = lru_cache(4096)(str)
+
+
+def ip_of(address: Address) -> IPAddress:
+    """The IP address of a socket's name, which is never a host name."""
+    assert not isinstance(address.host, str)
+    return address.host
 
 
 def _address_of(sockaddr: Any) -> Address:
@@ -180,13 +193,11 @@ class _OneProtocol(Factory):
 class _OutgoingSocket:
     """An L{IOutgoing} over a non-blocking socket that is watched while it connects."""
 
-    __slots__ = ("_done", "_reactor", "_socket", "_watcher", "local")
+    __slots__ = ("_dialer", "_done", "_handle", "_socket", "local")
 
-    def __init__(
-        self, reactor: Any, watcher: Watcher, handle: socket.SocketType, local: Address
-    ) -> None:
-        self._reactor = reactor
-        self._watcher = watcher
+    def __init__(self, dialer: Dialer, handle: socket.SocketType, local: Address) -> None:
+        self._dialer = dialer
+        self._handle = handle
         self._socket: WatchedSocket | None = WatchedSocket(handle, self._ready)
         self._done: Callable[[OSError | None], None] | None = None
         self.local = local
@@ -195,18 +206,19 @@ class _OutgoingSocket:
         assert self._socket is not None
         assert not isinstance(destination.host, str)
         self._done = done
-        error = self._socket.handle.connect_ex((ip_text(destination.host), destination.port))
+        error = self._handle.connect_ex((ip_text(destination.host), destination.port))
         if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
-            self._watcher.watch(self._socket, WRITE)
+            self._dialer.watcher.watch(self._socket, WRITE)
         else:
             self._settle(error)
 
     def attach(self, protocol: IProtocol) -> None:
         one = self.detach()
-        self._watcher.release(one)
-        try:  # the transport has a descriptor of its own
+        self._dialer.watcher.release(one)
+        try:  # the transport has a descriptor of its own, of the same connection
+            self.keep_alive()
             factory: Any = _OneProtocol(protocol)
-            IReactorSocket(self._reactor).adoptStreamConnection(
+            IReactorSocket(self._dialer.reactor).adoptStreamConnection(
                 one.number, socket.AddressFamily(one.handle.family), factory
             )
         finally:
@@ -217,29 +229,32 @@ class _OutgoingSocket:
         assert one is not None
         return one
 
+    def keep_alive(self) -> None:
+        with contextlib.suppress(OSError):  # it is lost or closed, and whoever has it will hear
+            self._dialer.keepalive.apply(self._handle)
+
     def close(self) -> None:
         one, self._socket = self._socket, None
         if one is not None:
             self._done = None
-            self._watcher.close(one)
+            self._dialer.watcher.close(one)
 
     def _ready(self, events: int) -> None:
-        if self._socket is not None:
-            self._settle(
-                self._socket.handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                if events & BROKEN
-                else 0
-            )
+        if self._socket is None:
+            return
+        error = 0
+        if events & BROKEN:
+            error = self._handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        self._settle(error)
 
     def _settle(self, error: int) -> None:
         """The connection stands, or C{error} says why it does not."""
         done, self._done = self._done, None
-        one = self._socket
-        if done is None or one is None:
+        if done is None or self._socket is None:
             return
         if not error:
             try:
-                self.local = _address_of(one.handle.getsockname())
+                self.local = _address_of(self._handle.getsockname())
             except OSError as lost:
                 error = lost.errno or errno.ECONNRESET
         if error:
@@ -255,13 +270,13 @@ class Dialer:
 
     @param reactor: provides L{IReactorSocket}, for those that become transports.
     @param watcher: watches the sockets.
-    @param keepalive: for the outgoing connections.
+    @param keepalive: for the outgoing connections that last.
     """
 
     def __init__(self, reactor: Any, watcher: Watcher, keepalive: Keepalive) -> None:
-        self._reactor = reactor
-        self._watcher = watcher
-        self._keepalive = keepalive
+        self.reactor = reactor
+        self.watcher = watcher
+        self.keepalive = keepalive
 
     def bind(self, source: IPAddress, port: int) -> IOutgoing:
         chosen = port or not source.is_unspecified
@@ -269,13 +284,13 @@ class Dialer:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         handle = _new_socket(socket.AF_INET if source.version == 4 else socket.AF_INET6)
         try:
-            self._keepalive.apply(handle)
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = Address(source, port)
             if chosen:
                 self._bind(handle, local)
                 if _BIND_ADDRESS_NO_PORT is None:
                     local = _address_of(handle.getsockname())
-            return _OutgoingSocket(self._reactor, self._watcher, handle, local)
+            return _OutgoingSocket(self, handle, local)
         except BaseException:
             handle.close()
             raise

@@ -44,8 +44,11 @@ def _ranges(networks: Iterable[IPNetwork] | None) -> tuple[_Range, ...]:
 
 
 def _within(address: IPAddress, ranges: Iterable[_Range]) -> bool:
-    version, number = address.version, int(address)
-    return any(number & mask == first and version == family for family, first, mask in ranges)
+    number = int(address)
+    for family, first, mask in ranges:
+        if number & mask == first and address.version == family:
+            return True
+    return False
 
 
 @lru_cache(4096)

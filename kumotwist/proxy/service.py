@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -204,7 +205,9 @@ class ProxyService(Service):
         self._listening = (address,)
         handle = getattr(port, "socket", None)
         if handle is not None and hasattr(address, "port"):
-            self._keepalive.apply(handle)  # what is accepted inherits it
+            # What is accepted inherits both.
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._keepalive.apply(handle)
         quiet_about_shortage(f"[proxy:{self.name}]", port, self._reactor.seconds)
         if isinstance(port, Port) and isinstance(port.factory, _Sessions):
             # Nothing, such as TLS, lies between the socket and the session.
@@ -266,7 +269,7 @@ class ProxyService(Service):
                 self._watcher,
                 client,
                 outgoing,
-                self.counters,
+                self._shared.counters,
                 self._pipes if self._splice else None,
                 ended,
                 parted,

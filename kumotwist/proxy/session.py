@@ -22,8 +22,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.logins import check_login, user_name
-from kumotwist.proxy.names import client_host, resolve_name
-from kumotwist.proxy.outgoing import IOutgoing, describe, ip_text, rep_for
+from kumotwist.proxy.deadlines import Deadlines
+from kumotwist.proxy.names import client_of, resolve_name
+from kumotwist.proxy.outgoing import IOutgoing, describe, ip_of, ip_text, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
@@ -57,8 +58,6 @@ class ProxySession(Protocol):
     # Most sessions never set most of these, so that they are not set when one begins.
     _outcome: str | None = None
     _user: str | None = None
-    _client: IPAddress | None = None
-    _client_name = "a local socket"
     _source: IPAddress | None = None
     _counted_for: IPAddress | None = None
     _waits_for: IPAddress | None = None
@@ -69,6 +68,7 @@ class ProxySession(Protocol):
     _connecting = False
     _relay: Relay | None = None
     _encrypted = False
+    _limit: Deadlines | None = None
     _deadline: interfaces.IDelayedCall | None = None
 
     def __init__(self, shared: SharedByProxy) -> None:
@@ -89,16 +89,12 @@ class ProxySession(Protocol):
         shared.counters.accepted += 1
         shared.counters.active += 1
         shared.sessions.add(self)
-        peer = transport.getPeer()
-        host = getattr(peer, "host", None)
-        if host is not None:
-            self._client, name = client_host(host)
-            self._client_name = f"{name}:{peer.port}"
+        self._client, self._client_name = client_of(transport)
         if shared.counters.active > shared.settings.max_connections:
             shared.counters.turned_away += 1
             self.abort("turned away: max_connections are connected")
             return
-        shared.phases.start(self, self._request_timed_out)
+        self._give_time(shared.phases, self._request_timed_out)
 
     def handshakeCompleted(self) -> None:
         self._encrypted = True
@@ -242,7 +238,7 @@ class ProxySession(Protocol):
         shared = self._shared
         assert self._destination is not None
         port = self._destination.port
-        bound = None if self._outgoing is None else _ip(self._outgoing.local)
+        bound = None if self._outgoing is None else ip_of(self._outgoing.local)
         route = choose_route(
             shared.dialer if shared.source_matters else None,
             shared.rules,
@@ -255,7 +251,8 @@ class ProxySession(Protocol):
         if isinstance(route, Refusal):
             self._refuse(route.rep, route.reason)
             return
-        self._destination = Address(route.destination, port)
+        if route.destination is not self._destination.host:
+            self._destination = Address(route.destination, port)
         if not route.source.is_unspecified and not self._count_for(route.source):
             return
         self._connect_from(route.source, self._destination)
@@ -271,8 +268,7 @@ class ProxySession(Protocol):
             self._refuse(Rep.NOT_ALLOWED, f"refused by the limit: {excess}")
         else:
             self._waits_for = source
-            shared.phases.stop(self)
-            shared.turns.start(self, lambda: self._no_turn(excess))
+            self._give_time(shared.turns, lambda: self._no_turn(excess))
             shared.limits.wait(source, self, self._has_turn)
         return excess is None
 
@@ -300,7 +296,7 @@ class ProxySession(Protocol):
             self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
             return
         self._outgoing = outgoing
-        self._restart(self._connect_timed_out)
+        self._give_time(self._shared.phases, self._connect_timed_out)
         self._connecting = True
         outgoing.connect(destination, self._settled)
 
@@ -311,7 +307,6 @@ class ProxySession(Protocol):
             self._refuse(rep_for(error), f"cannot connect: {describe(error)}")
         else:
             self._connected()
-        self._pump()
 
     def _not_resolved(self, failure: Failure) -> None:
         _log.failure("{proxy}: a defect in resolving names", failure, proxy=self._shared.title)
@@ -329,14 +324,13 @@ class ProxySession(Protocol):
         early = machine.trailing_data
         self._machine = None
         self._shared.counters.outbound += 1
-        source = unmapped(_ip(local))
         if self._counted_for is None:
-            self._count_for(source)  # only where there are no limits, so it is never refused
+            # Only where there are no limits, so it is never refused.
+            self._count_for(unmapped(ip_of(local)))
         if self._paused:
             transport.resumeProducing()
         self._relay = self._shared.make_relay(transport, outgoing, self._end, self._parted)
-        self._shared.phases.stop(self)
-        self._shared.silence.start(self, self._check_idle)
+        self._give_time(self._shared.settling, self._lasts)
         self._relay.start(early, reply)
 
     # -- waiting for something outside the machine -----------------------------------------------
@@ -376,11 +370,15 @@ class ProxySession(Protocol):
 
     # -- deadlines -------------------------------------------------------------------------------
 
-    def _restart(self, call: Callable[[], None]) -> None:
-        """Start the time of another phase."""
-        if self._shared.turns is not None:
-            self._shared.turns.stop(self)
-        self._shared.phases.start(self, call)
+    def _give_time(
+        self, limit: Deadlines, call: Callable[[], None], since: float | None = None
+    ) -> None:
+        """Start the time of another phase; that of the last one is over."""
+        if self._limit is not limit:
+            if self._limit is not None:
+                self._limit.stop(self)
+            self._limit = limit
+        limit.start(self, call, since)
 
     def _request_timed_out(self) -> None:
         self.abort("timeout: no request in time")
@@ -389,6 +387,12 @@ class ProxySession(Protocol):
         self._give_up_waiting()
         self._refuse(Rep.TTL_EXPIRED, "timeout: the destination did not answer")
         self._flush()
+
+    def _lasts(self) -> None:
+        """It is no short session: see that it ends if a peer vanishes or nothing moves."""
+        assert self._outgoing is not None
+        self._outgoing.keep_alive()
+        self._give_time(self._shared.silence, self._check_idle, self._shared.settling.due)
 
     def _check_idle(self) -> None:
         assert self._relay is not None
@@ -402,10 +406,9 @@ class ProxySession(Protocol):
 
     def _parted(self) -> None:
         """One connection is gone; the other one has C{timeout} to take what it left."""
-        self._shared.silence.stop(self)
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
-        self._shared.phases.start(self, self._leftovers_timed_out)
+        self._give_time(self._shared.phases, self._leftovers_timed_out)
 
     def _leftovers_timed_out(self) -> None:
         self.abort("timeout: what the other side had left was not taken")
@@ -435,7 +438,7 @@ class ProxySession(Protocol):
         self._machine = None
         self._flush()
         self._close_outgoing()
-        self._restart(self._closing_timed_out)
+        self._give_time(self._shared.phases, self._closing_timed_out)
         transport: Any = self.transport
         transport.loseConnection()
 
@@ -456,10 +459,8 @@ class ProxySession(Protocol):
     def _end(self, outcome: str) -> None:
         """Every connection is gone: count, and write the session's line."""
         shared = self._shared
-        shared.silence.stop(self)
-        shared.phases.stop(self)
-        if shared.turns is not None:
-            shared.turns.stop(self)
+        if self._limit is not None:
+            self._limit.stop(self)
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._close_outgoing()
@@ -471,7 +472,7 @@ class ProxySession(Protocol):
             shared.counters.completed += 1
         shared.log.ended(
             {
-                "proxy": self._shared.title,
+                "proxy": shared.title,
                 "client": self._client_name,
                 "user": "-" if self._user is None else one_line(self._user, 255),
                 "source": "-" if self._source is None else ip_text(self._source),
@@ -491,9 +492,3 @@ class ProxySession(Protocol):
             transport: Any = self.transport
             said, self._said = self._said, []
             transport.write(said[0] if len(said) == 1 else b"".join(said))
-
-
-def _ip(address: Address) -> IPAddress:
-    """The IP address of a socket's name, which is never a host name."""
-    assert not isinstance(address.host, str)
-    return address.host

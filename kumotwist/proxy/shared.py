@@ -22,6 +22,11 @@ from kumotwist.proxy.settings import ProxySettings
 __all__ = ["MakeRelay", "Running", "SharedByProxy"]
 
 
+#: A stream that has lasted so many seconds is worth the calls that switch keepalive on; at most
+#: half of the time after which keepalive probes.
+_SETTLING = 5.0
+
+
 class Running(Protocol):
     """A session as its proxy sees it."""
 
@@ -46,7 +51,8 @@ class SharedByProxy:
         L{TransportRelay<kumotwist.proxy.relay.TransportRelay>} calls C{ended} and C{parted}.
     @ivar clock: drives the deadlines.
     @ivar phases: the time for each phase before the stream.
-    @ivar silence: the time for a stream in which nothing moves.
+    @ivar settling: the first seconds of a stream, after which it is no short session.
+    @ivar silence: the time from then on for a stream in which nothing moves.
     @ivar turns: the time that a request beyond a limit may wait; L{None} if it may not.
     @ivar log: where the sessions leave their lines.
     @ivar source_matters: whether rules or limits ask for the source that the system would choose;
@@ -73,6 +79,7 @@ class SharedByProxy:
     draining: bool = False
     idle: Deferred[None] | None = None
     phases: Deadlines = field(init=False)
+    settling: Deadlines = field(init=False)
     silence: Deadlines = field(init=False)
     turns: Deadlines | None = field(init=False, default=None)
     log: SessionLog = field(init=False)
@@ -82,7 +89,10 @@ class SharedByProxy:
     def __attrs_post_init__(self) -> None:
         self.title = f"[proxy:{self.name}]"
         self.phases = Deadlines(self.clock, self.settings.timeout)
-        self.silence = Deadlines(self.clock, self.settings.idle_timeout)
+        idle, probed = self.settings.idle_timeout, self.settings.keepalive_time
+        first = min(_SETTLING, idle / 2, probed / 2)
+        self.settling = Deadlines(self.clock, first)
+        self.silence = Deadlines(self.clock, idle - first)
         if self.settings.limit_wait:
             self.turns = Deadlines(self.clock, self.settings.limit_wait)
         self.log = SessionLog(self.clock)

@@ -137,13 +137,16 @@ class _Way:
         if self.closed or self.back.closed:
             relay.look()
 
-    def begin(self, words: bytes) -> None:
-        """Send C{words} first, and together with them what the source has sent already."""
+    def begin(self, words: bytes, events: int) -> None:
+        """Send C{words} first, and together with them what the source has sent already.
+
+        @param events: what the source is watched for from now on.
+        """
         if self.closed:
             return
         source, relay = self.source, self._relay
         found, source.missed = source.missed, source.missed & ~(READ | ENDED)
-        relay.watch(source, READ, True)
+        relay.watcher.watch(source, events)
         piece, lost = b"", False
         if found & READ:
             try:
@@ -236,7 +239,8 @@ class _Way:
         if not (self._waiting or self._in_pipe):
             self._shut()
         if not (self.closed and self.back.closed):  # else both sockets are closed at once
-            self._relay.watch(self.source, READ, False)
+            source = self.source
+            self._relay.watcher.watch(source, source.events & ~READ)
 
     def drop(self) -> None:
         """The sink is gone: what was meant for it is forgotten."""
@@ -273,7 +277,8 @@ class _Way:
         if self.closed:
             return
         self.closed = True
-        self._give_pipe_back()
+        if self._pipe is not None:
+            self._give_pipe_back()
         if self.back.closed:
             return  # closing the socket, which is next, says the same
         try:
@@ -368,10 +373,10 @@ class SpliceRelay:
         there, back = self._there, self._back
         there.source.ready = there.turn
         back.source.ready = back.turn
-        self.count(there, len(early))
-        self.watcher.watch(back.source, 0)  # it was to tell that it is connected
-        back.begin(self._unsent + reply)
-        there.begin(early)
+        if early:
+            self.count(there, len(early))
+        back.begin(self._unsent + reply, READ)  # no longer whether it is connected
+        there.begin(early, there.source.events | READ)
         if there.closed or back.closed:
             self.look()
 

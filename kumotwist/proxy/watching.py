@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IReadDescriptor, IReadWriteDescriptor
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IReadWriteDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -56,6 +56,9 @@ _BATCH = 256
 _FEW = 16
 #: so often at most.
 _ROUNDS = 4
+#: Without C{epoll} a reset of a socket that is not read at present is noticed within so many
+#: seconds.
+_LOOK_EVERY = 5.0
 
 _log = Logger()
 
@@ -248,12 +251,18 @@ class _Descriptor:
 class ReactorWatcher:
     """Watches each socket with the reactor itself, which tells for as long as one is ready.
 
-    @param reactor: provides L{twisted.internet.interfaces.IReactorFDSet}.
+    The reactor knows nothing of a socket that is told nothing for a while. Whether it was reset is
+    therefore asked of each every L{_LOOK_EVERY} seconds.
+
+    @param reactor: provides L{twisted.internet.interfaces.IReactorFDSet} and
+        L{twisted.internet.interfaces.IReactorTime}.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._descriptors: dict[int, _Descriptor] = {}
+        self._quiet: dict[int, WatchedSocket] = {}
+        self._timer: IDelayedCall | None = None
 
     def watch(self, one: WatchedSocket, events: int) -> None:
         before, one.events = one.events, events
@@ -264,8 +273,13 @@ class ReactorWatcher:
             (self._reactor.addReader if events & READ else self._reactor.removeReader)(known)
         if changed & WRITE:
             (self._reactor.addWriter if events & WRITE else self._reactor.removeWriter)(known)
-        if not events:
+        if events:
+            self._quiet.pop(one.number, None)
+        else:
             del self._descriptors[one.number]
+            self._quiet[one.number] = one
+            if self._timer is None:
+                self._timer = self._reactor.callLater(_LOOK_EVERY, self._look)
 
     def again(self, one: WatchedSocket) -> None:
         """Nothing: the reactor does."""
@@ -273,6 +287,22 @@ class ReactorWatcher:
     def release(self, one: WatchedSocket) -> None:
         if one.events:
             self.watch(one, 0)
+        self._quiet.pop(one.number, None)
+        if self._timer is not None and not self._quiet:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        """Tell the sockets that were reset while they were told nothing."""
+        self._timer = None
+        for one in list(self._quiet.values()):
+            if self._quiet.get(one.number) is not one:
+                continue  # wanted again, or closed, because of what another one was told
+            if one.handle.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                del self._quiet[one.number]
+                one.ready(BROKEN)
+        if self._quiet and self._timer is None:
+            self._timer = self._reactor.callLater(_LOOK_EVERY, self._look)
 
     def close(self, one: WatchedSocket) -> None:
         self.release(one)

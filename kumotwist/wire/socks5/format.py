@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -81,8 +80,8 @@ class Address(NamedTuple):
                     f"a host name of {len(name)} octets (1 to 255 are possible)"
                 )
             return bytes((_ATYP_NAME, len(name))) + name + port
-        kind = _ATYP_IPV4 if self.host.version == 4 else _ATYP_IPV6
-        return bytes((kind,)) + self.host.packed + port
+        packed = self.host.packed
+        return (b"\x01" if len(packed) == 4 else b"\x04") + packed + port
 
     def __str__(self) -> str:
         """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}."""
@@ -94,9 +93,14 @@ class Address(NamedTuple):
         return f"{host}:{self.port}" if isinstance(host, str) else f"[{host}]:{self.port}"
 
 
-#: Reads the octets of an address. The same ones come again and again: those of the hosts that get
-#: most of the mail, and one's own; and reading one takes longer than all else of a request.
-_read_ip: Callable[[bytes], IPAddress] = lru_cache(4096)(ipaddress.ip_address)
+@lru_cache(4096)
+def _read_known(raw: bytes) -> Address:
+    """Read the octets of an IP address and a port.
+
+    The same ones come again and again: those of the hosts that get most of the mail, and one's own;
+    and reading them takes longer than all else of a request.
+    """
+    return Address(ipaddress.ip_address(raw[:-2]), int.from_bytes(raw[-2:], "big"))
 
 
 class UnknownAddressTypeError(RemoteProtocolError):
@@ -129,10 +133,11 @@ def read_address(data: bytes | bytearray, offset: int) -> tuple[Address, int] | 
     end = start + length
     if len(data) < end + 2:
         return None
-    raw = bytes(data[start:end])
-    host: IPAddress | str
-    host = raw.decode("ascii", "backslashreplace") if kind == _ATYP_NAME else _read_ip(raw)
-    return Address(host, int.from_bytes(data[end : end + 2], "big")), end + 2
+    raw = bytes(data[start : end + 2])
+    if kind != _ATYP_NAME:
+        return _read_known(raw), end + 2
+    name = raw[:-2].decode("ascii", "backslashreplace")
+    return Address(name, int.from_bytes(raw[-2:], "big")), end + 2
 
 
 def unmapped(address: IPAddress) -> IPAddress:

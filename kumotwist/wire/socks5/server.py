@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import enum
 import re
+from functools import lru_cache
 
 from attrs import define, field
 
@@ -65,6 +66,10 @@ class MethodsOffered:
     """
 
     methods: bytes
+
+
+#: Nearly all clients offer the same.
+_methods_offered = lru_cache(64)(MethodsOffered)
 
 
 @define(frozen=True)
@@ -294,7 +299,7 @@ class SOCKS5Server:
         self._offered = bytes(pending[2:end])
         del pending[:end]
         self._state = _METHOD
-        return MethodsOffered(self._offered)
+        return _methods_offered(self._offered)
 
     def _read_login(self) -> Event | NeedData:
         pending = self._pending
