@@ -18,7 +18,7 @@ from zope.interface import Attribute, Interface, implementer
 
 from kumotwist.proxy.watching import BROKEN, WRITE, WatchedSocket, Watcher
 from kumotwist.settings.types import IPAddress
-from kumotwist.wire.socks5.format import Address, Rep
+from kumotwist.wire.socks5.format import Address, Rep, ip_text
 
 __all__ = [
     "Dialer",
@@ -27,7 +27,6 @@ __all__ = [
     "Keepalive",
     "describe",
     "ip_of",
-    "ip_text",
     "read_ip",
     "rep_for",
 ]
@@ -155,10 +154,6 @@ def _family(address: IPAddress) -> socket.AddressFamily:
 read_ip: Callable[[str], IPAddress] = lru_cache(4096)(ipaddress.ip_address)
 
 
-#: An address as text, for the same reason.
-ip_text: Callable[[IPAddress], str] = lru_cache(4096)(str)
-
-
 def ip_of(address: Address) -> IPAddress:
     """The IP address of a socket's name, which is never a host name."""
     assert not isinstance(address.host, str)
@@ -279,7 +274,7 @@ class Dialer:
         self.keepalive = keepalive
 
     def bind(self, source: IPAddress, port: int) -> IOutgoing:
-        chosen = port or not source.is_unspecified
+        chosen = port or int(source)  # asking an address whether it is unspecified takes longer
         if chosen and not _can_be_source(source):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         handle = _new_socket(socket.AF_INET if source.version == 4 else socket.AF_INET6)

@@ -24,7 +24,7 @@ from zope.interface import implementer
 from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.deadlines import Deadlines
 from kumotwist.proxy.names import client_of, resolve_name
-from kumotwist.proxy.outgoing import IOutgoing, describe, ip_of, ip_text, rep_for
+from kumotwist.proxy.outgoing import IOutgoing, describe, ip_of, rep_for
 from kumotwist.proxy.relay import Relay
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
@@ -32,7 +32,7 @@ from kumotwist.settings.types import IPAddress
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
 from kumotwist.wire.smtp.replies import one_line
-from kumotwist.wire.socks5.format import Address, Rep, unmapped
+from kumotwist.wire.socks5.format import Address, Rep, ip_text, unmapped
 from kumotwist.wire.socks5.server import (
     BindRequest,
     ConnectRequest,
@@ -253,7 +253,7 @@ class ProxySession(Protocol):
             return
         if route.destination is not self._destination.host:
             self._destination = Address(route.destination, port)
-        if not route.source.is_unspecified and not self._count_for(route.source):
+        if int(route.source) and not self._count_for(route.source):  # else it is not known yet
             return
         self._connect_from(route.source, self._destination)
 

@@ -237,10 +237,11 @@ class _Way:
             return
         self.ended = True
         if not (self._waiting or self._in_pipe):
+            if self.back.closed:
+                self.closed = True  # both sockets are closed next, which says the same
+                return
             self._shut()
-        if not (self.closed and self.back.closed):  # else both sockets are closed at once
-            source = self.source
-            self._relay.watcher.watch(source, source.events & ~READ)
+        self._relay.watcher.watch(self.source, self.source.events & ~READ)
 
     def drop(self) -> None:
         """The sink is gone: what was meant for it is forgotten."""

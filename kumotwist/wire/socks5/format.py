@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ __all__ = [
     "Address",
     "Command",
     "Rep",
+    "ip_text",
     "read_address",
     "unmapped",
 ]
@@ -86,11 +88,13 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}."""
         host = self.host
-        if isinstance(host, ipaddress.IPv4Address):
-            # Written into every line of a log: this is five times as fast as str(host).
-            first, second, third, fourth = host.packed
-            return f"{first}.{second}.{third}.{fourth}:{self.port}"
-        return f"{host}:{self.port}" if isinstance(host, str) else f"[{host}]:{self.port}"
+        if isinstance(host, ipaddress.IPv6Address):
+            return f"[{ip_text(host)}]:{self.port}"
+        return f"{host if isinstance(host, str) else ip_text(host)}:{self.port}"
+
+
+#: An IP address as text; making it takes longer than all else of a line in a log.
+ip_text: Callable[[IPAddress], str] = lru_cache(4096)(str)
 
 
 @lru_cache(4096)

@@ -237,7 +237,8 @@ class SOCKS5Server:
 
     def choose_method(self) -> bytes:
         """Answer the greeting (RFC 1928, 3); with C{05 FF} if no method suits both sides."""
-        self._leave(_METHOD)
+        if self._state is not _METHOD:
+            raise self._not_now()
         if self._check_login and USERNAME_PASSWORD in self._offered:
             self._state = _LOGIN
             return bytes((VERSION, USERNAME_PASSWORD))
@@ -249,7 +250,8 @@ class SOCKS5Server:
 
     def answer_login(self, accepted: bool) -> bytes:
         """Answer a login (RFC 1929, 2); a refused one ends the session."""
-        self._leave(_VERDICT)
+        if self._state is not _VERDICT:
+            raise self._not_now()
         if accepted:
             self._state = _REQUEST
             return bytes((_LOGIN_VERSION, 0))
@@ -258,29 +260,31 @@ class SOCKS5Server:
 
     def bound(self, address: Address) -> bytes:
         """Say which source address is bound."""
-        self._leave(_BINDING)
+        if self._state is not _BINDING:
+            raise self._not_now()
         reply = _SUCCEEDED + address.to_bytes()
         self._state = _REQUEST
         return reply
 
     def connected(self, address: Address) -> bytes:
         """Say that the connection stands and which address it leaves from; the stream begins."""
-        self._leave(_CONNECTING)
+        if self._state is not _CONNECTING:
+            raise self._not_now()
         reply = _SUCCEEDED + address.to_bytes()
         self._state = _CONNECTED
         return reply
 
     def refuse(self, rep: Rep) -> bytes:
         """Answer a request with a failure, which ends the session (RFC 1928, 6)."""
-        self._leave(_BINDING, _CONNECTING, _REFUSING)
+        if self._state not in (_BINDING, _CONNECTING, _REFUSING):
+            raise self._not_now()
         if rep is Rep.SUCCEEDED:
             raise LocalProtocolError("success is no refusal")
         self._close()
         return bytes((VERSION, rep, 0)) + _NOWHERE
 
-    def _leave(self, *states: _State) -> None:
-        if self._state not in states:
-            raise LocalProtocolError(f"the machine waits for {self._state.value}")
+    def _not_now(self) -> LocalProtocolError:
+        return LocalProtocolError(f"the machine waits for {self._state.value}")
 
     def _close(self) -> None:
         self._state = _CLOSED
