@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message import (
-    count_received,
     has_header,
     header_end,
+    header_facts,
     header_fields,
     header_value,
     is_8bit,
 )
-from kumotwist.message.header import waives_tls
 
 MESSAGE = (
     b"Received: from a by b;\r\n\tMon, 1 Jan 2024 00:00:00 +0000\r\n"
@@ -42,14 +41,14 @@ class WaivedTLSTests(SynchronousTestCase):
             (b"A: b\r\n\r\nTLS-Required: No\r\n", False),
             (b"", False),
         ):
-            self.assertEqual(waives_tls(header + b"\r\nbody\r\n"), expected, header)
+            self.assertEqual(header_facts(header + b"\r\nbody\r\n").waives_tls, expected, header)
 
     @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_any_octets(self, octets: bytes) -> None:
         """Whatever a message is, the question has an answer."""
         for text in (octets, b"TLS-Required: " + octets):
-            self.assertIn(waives_tls(text), (True, False))
+            self.assertIn(header_facts(text).waives_tls, (True, False))
 
 
 class HeaderTests(SynchronousTestCase):
@@ -78,10 +77,10 @@ class HeaderTests(SynchronousTestCase):
 
     def test_count_received(self) -> None:
         """Hops are counted in the header only, whatever the case, and nothing that looks alike."""
-        self.assertEqual(count_received(MESSAGE), 2)
-        self.assertEqual(count_received(b"Received: x\r\n" * 101 + b"\r\n"), 101)
-        self.assertEqual(count_received(b""), 0)
-        self.assertEqual(count_received(b"\r\nReceived: x\r\n"), 0)
+        self.assertEqual(header_facts(MESSAGE).received, 2)
+        self.assertEqual(header_facts(b"Received: x\r\n" * 101 + b"\r\n").received, 101)
+        self.assertEqual(header_facts(b"").received, 0)
+        self.assertEqual(header_facts(b"\r\nReceived: x\r\n").received, 0)
 
     def test_header_value(self) -> None:
         """The first field of a name is unfolded and stripped."""

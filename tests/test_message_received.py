@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.message import count_received, header_fields, received_header
+from kumotwist.message import header_facts, header_fields, received_header
 
 FACTS: dict[str, Any] = {
     "ehlo": "client.example.com",
@@ -89,7 +89,7 @@ class ReceivedTests(SynchronousTestCase):
     def test_counts_as_one_hop(self) -> None:
         """The line is one field and one hop."""
         line = received_header(**FACTS)
-        self.assertEqual(count_received(line + b"\r\n"), 1)
+        self.assertEqual(header_facts(line + b"\r\n").received, 1)
         self.assertEqual(len(list(header_fields(line))), 1)
 
     def test_long_names(self) -> None:

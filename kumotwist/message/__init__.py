@@ -7,9 +7,10 @@ line that goes on top, and L{build_report} the notification for a sender whose m
 """
 
 from kumotwist.message.header import (
-    count_received,
+    HeaderFacts,
     has_header,
     header_end,
+    header_facts,
     header_fields,
     header_value,
     is_8bit,
@@ -19,12 +20,13 @@ from kumotwist.message.received import received_header
 from kumotwist.message.report import Notice, build_report, wants_report
 
 __all__ = [
+    "HeaderFacts",
     "Notice",
     "QueuedMessage",
     "build_report",
-    "count_received",
     "has_header",
     "header_end",
+    "header_facts",
     "header_fields",
     "header_value",
     "is_8bit",

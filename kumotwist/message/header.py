@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 __all__ = [
     "Field",
-    "count_received",
+    "HeaderFacts",
     "has_header",
     "header_end",
+    "header_facts",
     "header_fields",
     "header_value",
     "is_8bit",
-    "waives_tls",
     "without_fields",
 ]
 
@@ -110,26 +110,36 @@ def has_header(body: bytes, name: bytes) -> bool:
     return any(field.name.lower() == wanted for field in header_fields(body))
 
 
-def count_received(body: bytes) -> int:
-    """How often the message was relayed, by its C{Received:} fields (RFC 5321, 6.3).
+class HeaderFacts(NamedTuple):
+    """What a relay has to know of every message's header.
 
-    It runs for every message, hence in C and not over L{header_fields}.
+    @ivar received: how often the message was relayed, by its C{Received:} fields (RFC 5321, 6.3).
+    @ivar waives_tls: whether the sender wants the message delivered without regard to what the
+        recipient's side says of TLS: C{TLS-Required: No} (RFC 8689, 3). A field that says anything
+        else, or more than one, says nothing.
+    """
+
+    received: int
+    waives_tls: bool
+
+
+def header_facts(body: bytes) -> HeaderFacts:
+    """Look at a header once; it runs for every message, hence in C and not over L{header_fields}.
+
+    @param body: the message, header and body.
     """
     header = b"\n" + body[: header_end(body)].lower()
-    return (
-        header.count(b"\nreceived:")
-        + header.count(b"\nreceived :")
-        + header.count(b"\nreceived\t:")
-    )
+    received = header.count(b"\nreceived")
+    if received:  # perhaps some of them are only the beginning of a longer name
+        received = (
+            header.count(b"\nreceived:")
+            + header.count(b"\nreceived :")
+            + header.count(b"\nreceived\t:")
+        )
+    return HeaderFacts(received, b"\ntls-required" in header and _waives_tls(body))
 
 
-def waives_tls(body: bytes) -> bool:
-    """Whether the sender wants the message delivered without regard to what the recipient's side
-    says of TLS: C{TLS-Required: No} (RFC 8689, 3). A field that says anything else, or more than
-    one, says nothing."""
-    # It runs for every message, like count_received.
-    if b"\ntls-required" not in b"\n" + body[: header_end(body)].lower():
-        return False
+def _waives_tls(body: bytes) -> bool:
     values = [
         _FOLD.sub(b"", body[field.value_start : field.end]).strip().lower()
         for field in header_fields(body)

@@ -13,9 +13,9 @@ __all__ = ["received_header"]
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]-]")
 _NOT_ATOM = re.compile(r"[^A-Za-z0-9._:/-]")
 _NOT_SUBJECT = re.compile(r"[^A-Za-z0-9._:/=,@+* -]")
-_MAILBOX = re.compile(r"[\x20-\x7e]{1,320}")
 _LINE = 78
 _LONGEST_NAME = 255
+_LONGEST_MAILBOX = 320
 
 
 def received_header(
@@ -54,14 +54,20 @@ def received_header(
     """
     if smtputf8 and protocol.startswith("ESMTP"):
         protocol = "UTF8" + protocol[1:]
-    tls = (tls_version, tls_cipher, tls_subject)
-    text, column = _opening(ehlo, peer, hostname, protocol, *tls)
-    words = ["id", _clean(_NOT_ATOM, message_id)]
-    if len(recipients) == 1 and _MAILBOX.fullmatch(recipients[0]):
-        words += ["for", f"<{recipients[0]}>"]
-    words[-1] += ";"
-    words.append(date_time(now))
-    return f"{_fold(text, column, words)[0]}\r\n".encode("ascii")
+    opening = _opening(ehlo, peer, hostname, protocol, tls_version, tls_cipher, tls_subject)
+    if not (message_id.isascii() and message_id.isalnum()):
+        message_id = _clean(_NOT_ATOM, message_id)
+    recipient = recipients[0] if len(recipients) == 1 else ""
+    if recipient and len(recipient) <= _LONGEST_MAILBOX and _is_plain(recipient):
+        words = [message_id, "for", f"<{recipient}>;", date_time(now)]
+    else:
+        words = [f"{message_id};", date_time(now)]
+    return f"{_fold(*opening, words)[0]}\r\n".encode("ascii")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is printable ASCII."""
+    return text.isascii() and text.isprintable()
 
 
 @functools.lru_cache(maxsize=1024)
@@ -86,6 +92,7 @@ def _opening(
         if tls_subject:
             words += ["(verified", "client", *_clean(_NOT_SUBJECT, tls_subject).split()]
             words[-1] += ")"
+    words.append("id")
     return _fold("Received:", len("Received:"), words)
 
 

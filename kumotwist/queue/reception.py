@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.interfaces import IReception, ISpool
-from kumotwist.message.header import count_received, waives_tls
+from kumotwist.message.header import header_facts
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.message.received import received_header
 from kumotwist.queue.bodies import Bodies
@@ -122,14 +122,18 @@ class Reception:
 
     def receive(self, session: ServerSession, transaction: Transaction) -> Deferred[Reply]:
         """Store the message for each of its recipients; see L{IReception}."""
-        if count_received(transaction.body) > MAX_HOPS:
+        header = header_facts(transaction.body)
+        if header.received > MAX_HOPS:
             return succeed(Reply.of(554, "5.4.6", "too many hops: this message goes in circles"))
         now = self._clock.seconds()
         try:
             labels, body = self._naming.read(session, transaction.body)
         except NamingError as error:
             return succeed(Reply.of(554, "5.6.0", str(error)))
-        messages = self._messages(session, transaction, labels, now)
+        meta: dict[str, Any] = {**session.facts}
+        if header.waives_tls:
+            meta[WAIVED] = True
+        messages = self._messages(transaction, labels, meta, now)
         body = self._traced(session, body, messages, now)
         for message in messages:
             message.size = len(body)
@@ -161,41 +165,33 @@ class Reception:
         return answer
 
     def _messages(
-        self, session: ServerSession, transaction: Transaction, labels: Labels, now: float
+        self, transaction: Transaction, labels: Labels, meta: dict[str, Any], now: float
     ) -> list[QueuedMessage]:
-        meta: dict[str, Any] = {
-            "reception_protocol": session.protocol,
-            "received_from": str(session.peer),
-            "session_id": session.session_id,
-        }
-        if session.proxy is not None:
-            meta["orig_received_from"] = str(session.proxy)
-        if session.user:
-            meta["authn_id"] = session.user
-        if transaction.parameters.get("BODY"):
-            meta["body"] = transaction.parameters["BODY"]
-        if "SMTPUTF8" in transaction.parameters:
-            meta["smtputf8"] = True
-        if "REQUIRETLS" in transaction.parameters:
-            meta[REQUIRED] = True
-        elif waives_tls(transaction.body):
-            meta[WAIVED] = True
+        """Make a message for each recipient.
+
+        @param meta: what is known already of all of them.
+        """
+        parameters = transaction.parameters
+        if parameters:
+            if parameters.get("BODY"):
+                meta["body"] = parameters["BODY"]
+            if "SMTPUTF8" in parameters:
+                meta["smtputf8"] = True
+            if "REQUIRETLS" in parameters:
+                meta.pop(WAIVED, None)
+                meta[REQUIRED] = True
         if labels.timing:
             meta["timing"] = dict(labels.timing)
         messages = []
         for recipient in transaction.recipients:
             address = self._address(recipient)
+            own = meta.copy()
+            if parameters or recipient.parameters:
+                own.update(_wishes(transaction, recipient))
+            # Its size is known when the trace line has been made, which names it.
+            queue = self._naming.name(labels, domain_of(address))
             messages.append(
-                QueuedMessage(
-                    id=new_id(now),
-                    sender=transaction.sender,
-                    recipient=address,
-                    queue=self._naming.name(labels, domain_of(address)),
-                    size=0,
-                    created=now,
-                    due=now,
-                    meta={**meta, **_wishes(transaction, recipient)},
-                )
+                QueuedMessage(new_id(now), transaction.sender, address, queue, 0, now, now, 0, own)
             )
         if labels.timing:
             for message in messages:
@@ -211,6 +207,7 @@ class Reception:
     ) -> bytes:
         if session.listener in self._untraced:
             return body
+        tls = session.tls
         header = received_header(
             ehlo=session.ehlo_domain,
             peer=session.peer.host,
@@ -219,9 +216,9 @@ class Reception:
             message_id=messages[0].id,
             now=now,
             recipients=[message.recipient for message in messages],
-            tls_version=session.tls.protocol_version if session.tls else None,
-            tls_cipher=session.tls.cipher if session.tls else None,
-            tls_subject=session.tls.peer_subject if session.tls else None,
+            tls_version=tls.protocol_version if tls else None,
+            tls_cipher=tls.cipher if tls else None,
+            tls_subject=tls.peer_subject if tls else None,
             smtputf8=bool(messages[0].meta.get("smtputf8")),
         )
         return header + body
@@ -251,8 +248,6 @@ class Reception:
 def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:
     """What the sender wants to be told of one recipient's copy (RFC 3461), for reports."""
     wishes: dict[str, Any] = {}
-    if not (transaction.parameters or recipient.parameters):
-        return wishes
     if "RET" in transaction.parameters:
         wishes["dsn_ret"] = parse_ret(transaction.parameters["RET"])
     if "ENVID" in transaction.parameters:

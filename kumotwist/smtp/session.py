@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import attrs
 
 from kumotwist.settings.types import HostPort
@@ -41,7 +43,7 @@ class ServerSession:
     proxy: HostPort | None = None
     tls: TLSFacts | None = None
 
-    @property
+    @functools.cached_property
     def protocol(self) -> str:
         """The keyword for a C{Received} header's C{with} (RFC 3848): SMTP, or ESMTP with S for
         TLS and A for a login."""
@@ -50,3 +52,17 @@ class ServerSession:
         if self.user:
             return "ESMTPA"
         return "ESMTP" if self.extended else "SMTP"
+
+    @functools.cached_property
+    def facts(self) -> dict[str, str]:
+        """What is kept of the client with each of its messages; to be copied, not changed."""
+        facts = {
+            "reception_protocol": self.protocol,
+            "received_from": str(self.peer),
+            "session_id": self.session_id,
+        }
+        if self.proxy is not None:
+            facts["orig_received_from"] = str(self.proxy)
+        if self.user:
+            facts["authn_id"] = self.user
+        return facts

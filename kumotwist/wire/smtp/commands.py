@@ -63,6 +63,8 @@ def read_line(line: bytes) -> str:
         text = line.rstrip(b" \t").decode()
     except UnicodeDecodeError:
         raise CommandRefusedError(_NOT_UTF8) from None
+    if text.isascii() and text.isprintable():
+        return text
     if _CONTROL.search(text) is not None:
         raise CommandRefusedError(_CONTROLS)
     return text

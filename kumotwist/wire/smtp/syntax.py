@@ -9,6 +9,7 @@ is for the caller to say (C{address.isascii()}), because it depends on the SMTPU
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import NamedTuple
@@ -50,6 +51,12 @@ _MAILBOX = re.compile(rf"({_LOCAL})@({_DOMAIN}|{_LITERAL})")
 _HOST = rf"(?:{_DOMAIN}|{_LITERAL})"
 _ROUTE = rf"(?:@{_HOST}(?:,@{_HOST})*+:)?+"
 _PATH = re.compile(rf"<{_ROUTE}(({_LOCAL})@({_DOMAIN}|{_LITERAL}))>")
+# What nearly all paths are, with sets that are looked up in a third of the time.
+_ASCII_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
+_ASCII_LABEL = r"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
+_PLAIN_PATH = re.compile(
+    rf"<(({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*+)@({_ASCII_LABEL}(?:\.{_ASCII_LABEL})*+))>"
+)
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE)
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~{_WIDE}]++))?")
 
@@ -94,7 +101,7 @@ def parse_path(text: str, *, null: bool = False) -> tuple[str, str]:
     @return: the address without its brackets, and what follows the path, from its space on.
     @raise CommandSyntaxError: for anything that is not a path.
     """
-    match = _PATH.match(text)
+    match = _PLAIN_PATH.match(text) or _PATH.match(text)
     if match is None:
         if null and text.startswith("<>"):
             return "", _after_path(text, 2)
@@ -104,11 +111,12 @@ def parse_path(text: str, *, null: bool = False) -> tuple[str, str]:
         return match.group(1), _after_path(text, match.end())
     address, local_part, domain = match.groups()
     _check(local_part, domain)
-    return address, _after_path(text, match.end())
+    end = match.end()
+    return address, "" if end == len(text) else _after_path(text, end)
 
 
 def _after_path(text: str, end: int) -> str:
-    if len(text) > end and text[end] != " ":
+    if text[end : end + 1] not in ("", " "):
         raise CommandSyntaxError("there is no space behind the path")
     return text[end:]
 
@@ -151,6 +159,7 @@ def _check(local_part: str, domain: str) -> None:
         ascii_domain(domain)
 
 
+@functools.lru_cache(maxsize=4096)
 def ascii_domain(domain: str) -> str:
     """A domain as queues, look-ups and comparisons need it: lower case, A-labels.
 
