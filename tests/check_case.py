@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from kumotwist.check import CheckSettings, Finding, SourceChecker, SourceReport,
 from kumotwist.egress import Source
 from kumotwist.egress.settings import SourceSettings
 from kumotwist.settings import declared
+from kumotwist.settings.types import IPAddress
 from kumotwist.testing.dns import FakeResolver
 from kumotwist.testing.scripted import Close, Expect, ScriptedServer, Send, Step
 from tests.memory_network import MemoryNetwork
@@ -80,12 +82,14 @@ class CheckCase(SynchronousTestCase):
     @ivar network: where the hosts stand.
     @ivar records: what DNS knows.
     @ivar broken: names that cannot be looked up.
+    @ivar unplumbed: addresses that this machine does not have.
     """
 
     def setUp(self) -> None:
         self.network = MemoryNetwork()
         self.records: dict[str, Sequence[str]] = {}
         self.broken: dict[str, str] = {}
+        self.unplumbed: set[str] = set()
 
     def put(self, host: str, port: int, *steps: Step) -> Script:
         """Put a host that follows a script at an address."""
@@ -105,11 +109,16 @@ class CheckCase(SynchronousTestCase):
         }
         settings = attrs.evolve(CheckSettings(), **values)
         resolver = FakeResolver(self.records, self.broken)
-        self.checker = SourceChecker(self.network, settings, resolver, resolver)
+        self.checker = SourceChecker(self.network, settings, resolver, resolver, self._bind)
         subjects = [Subject(source, ehlo) for source in sources]
         checking = Deferred.fromCoroutine(self.checker.check(subjects))
         self.network.settle()
         return checking
+
+    def _bind(self, address: IPAddress) -> OSError | None:
+        if str(address) in self.unplumbed:
+            return OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+        return None
 
     def check_all(self, *sources: Source, **options: str) -> list[SourceReport]:
         """Check sources to the end; no time passes."""

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from twisted.internet.error import ConnectBindError
+import ipaddress
 
-from kumotwist.check import Status
+from twisted.internet.error import ConnectBindError
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, Protocol
+
+from kumotwist.check import Status, table
+from kumotwist.check.probe import bind_here
 from kumotwist.testing.scripted import Close, Expect, Send, Step
-from tests.check_case import BIND, CONNECT, GREETING, CheckCase, make_source, reply, smtp
+from tests.check_case import BIND, CONNECT, GREETING, CheckCase, Script, make_source, reply, smtp
 
 NO_LOGIN = "the proxy asks for none: alice and the password are not used"
 OK, SKIPPED, WARNING, FAILURE = Status.OK, Status.SKIPPED, Status.WARNING, Status.FAILURE
 NOT_TRIED = "not tried: the way out ends before this"
 PROXY = ("10.0.5.10", 5000)
 MX = "192.0.2.25"
+
+
+#: To leave from 2001:db8::1.
+BIND6 = b"\x05\x02\x00\x04\x20\x01\x0d\xb8" + bytes(11) + b"\x01\x00\x00"
+
+
+class InTurn(Factory):
+    """A host that follows another script in each connection."""
+
+    noisy = False
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = list(scripts)
+
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:
+        """The next one."""
+        return self.scripts.pop(0).buildProtocol(addr)
 
 
 def dialogue(*steps: Step) -> tuple[Step, ...]:
@@ -116,11 +138,32 @@ class DirectTests(CheckCase):
         self.assertEqual(self.finding(self.check(source, mx=MX), "mx").status, OK)
 
     def test_nothing_to_visit(self) -> None:
-        """Without a host nothing is claimed of the way out, and nobody is connected to."""
+        """Without a host nobody is connected to; all that is known is that the address is there,
+        and that is not all right."""
         report = self.check(make_source(source_address="10.0.0.1"))
-        self.assertEqual(self.statuses(report), {"mx": "skipped", "echo": "skipped"})
-        self.assertEqual(report.status, OK)
+        self.assertEqual(self.statuses(report), {"bind": "ok", "mx": "unknown", "echo": "skipped"})
+        self.assertEqual(report.status, Status.UNKNOWN)
+        self.assertIn("whether mail gets out is not known", self.finding(report, "mx").text)
+        self.assertEqual(self.statuses(self.check(make_source()))["mx"], "unknown")
         self.assertEqual(self.network.connections, [])
+
+    def test_unplumbed_without_host(self) -> None:
+        """An address that this machine does not have fails without a host to visit, and with one
+        that has no address of its family or that cannot be found."""
+        self.unplumbed.add("192.0.2.1")
+        self.records["six.example"] = ["AAAA 2001:db8::25"]
+        for host in ({}, {"mx": "six.example"}, {"mx": "nosuch.example"}):
+            report = self.check(self.source, **host)
+            self.assert_found(
+                report, "bind", FAILURE,
+                "192.0.2.1 cannot be used here: Cannot assign requested address",
+            )  # fmt: skip
+            self.assertEqual(report.status, FAILURE)
+
+    def test_bind_here(self) -> None:
+        """This machine has its loopback address, and none that is reserved for documentation."""
+        self.assertIsNone(bind_here(ipaddress.ip_address("127.0.0.1")))
+        self.assertIsInstance(bind_here(ipaddress.ip_address("192.0.2.77")), OSError)
 
 
 class SOCKS5Tests(CheckCase):
@@ -264,18 +307,55 @@ class SOCKS5Tests(CheckCase):
         self.assertIn("the proxy may not have reached it, or the port is filtered", found.text)
 
     def test_proxy_alone(self) -> None:
-        """Without a host to visit the proxy is connected to, and hung up on."""
-        script = self.put(*PROXY)
+        """Without a host to visit the proxy is greeted and asked to bind, and hung up on; whether
+        mail gets out stays unknown."""
+        script = self.put(*PROXY, *dialogue(Send(reply())))
         report = self.check(self.source)
         self.assert_found(report, "proxy", OK, "10.0.5.10:5000 is reachable, 0 ms")
-        self.assert_found(report, "bind", SKIPPED, "not tried: no host to visit")
+        self.assert_found(report, "bind", OK, "10.0.0.1 is confirmed by the proxy (10.0.0.1:40000)")
+        self.assertEqual((report.status, report.reported), (Status.UNKNOWN, "10.0.0.1:40000"))
+        script.played[0].assert_finished()
         self.assertIsNotNone(script.played[0].lost)
         del self.network.servers[PROXY]
         self.assertEqual(self.finding(self.check(self.source), "proxy").status, FAILURE)
 
+    def test_broken_without_host(self) -> None:
+        """What a proxy refuses before the destination is found without one: the address, the login;
+        and that it is no proxy at all."""
+        self.put(*PROXY, *dialogue(Send(reply(1))))
+        found = self.finding(self.check(self.source), "bind")
+        self.assertEqual(found.status, FAILURE)
+        self.assertIn("the proxy refused to bind 10.0.0.1", found.text)
+        self.put(*PROXY, Expect(b"\x05\x02\x00\x02"), Send(b"\x05\x02"),
+                 Expect(b"\x01\x05alice\x05wrong"), Send(b"\x01\x01"))  # fmt: skip
+        source = make_source(
+            socks5_proxy_server="10.0.5.10:5000",
+            socks5_proxy_username="alice",
+            socks5_proxy_password="wrong",
+        )
+        report = self.check(source)
+        self.assertEqual(self.finding(report, "login").status, FAILURE)
+        self.assertEqual((report.status, self.statuses(report)["mx"]), (FAILURE, "skipped"))
+        self.put(*PROXY, Send(b"220 mx.example ESMTP\r\n"), Expect(GREETING))
+        found = self.finding(self.check(self.source), "proxy")
+        self.assertEqual(found.status, FAILURE)
+        self.assertIn("not SOCKS5", found.text)
+
+    def test_family_without_host(self) -> None:
+        """A host of one family leaves the way out of the other to be tried without it."""
+        self.records["four.example"] = ["A 192.0.2.25"]
+        source = make_source(
+            socks5_proxy_server="10.0.5.10:5000", socks5_proxy_source_address="2001:db8::1"
+        )
+        self.put(*PROXY, Expect(GREETING), Send(b"\x05\x00"), Expect(BIND6), Send(reply(1)))
+        report = self.check(source, mx="four.example")
+        self.assertEqual(self.statuses(report)["bind"], "failure")
+
     def test_proxies_and_addresses(self) -> None:
         """Several proxies and addresses are several ways, each checked by itself."""
-        self.put(*PROXY, *through(*smtp()))
+        bound = b"\x05\x00\x00" + BIND6[3:]
+        six = Script(Expect(GREETING), Send(b"\x05\x00"), Expect(BIND6), Send(bound))
+        self.network.servers[PROXY] = InTurn(Script(*through(*smtp())), six)
         source = make_source(
             socks5_proxy_server="10.0.5.10:5000, 10.0.5.11:5000",
             socks5_proxy_source_address="10.0.0.1, 2001:db8::1",
@@ -339,12 +419,37 @@ class EndpointTests(CheckCase):
     )
 
     def test_all_right(self) -> None:
-        """What the stream says of its proxy is told; the rest is nobody's to say."""
+        """The proxy and the address that the string names are told as of any other source."""
         self.put(*PROXY, *through(*smtp()))
         report = self.check(self.source, mx=MX)
         self.assert_found(report, "proxy", OK, "10.0.5.10:5000 is reachable")
+        self.assert_found(report, "bind", OK, "10.0.0.1 is confirmed by the proxy (10.0.0.1:40001)")
         self.assertEqual(self.finding(report, "mx").status, OK)
-        self.assertEqual((report.configured, report.reported), ("", "10.0.0.1:40001"))
+        self.assertEqual((report.configured, report.reported), ("10.0.0.1", "10.0.0.1:40001"))
+        self.assertEqual((report.protocol, report.server), ("socks5", "10.0.5.10:5000"))
+        [heading, *_] = table([report])
+        self.assertEqual(heading, "ip-1: socks5 10.0.5.10:5000 from 10.0.0.1, EHLO mta.example")
+
+    def test_without_host(self) -> None:
+        """Without a host to visit such a proxy is asked what can be asked, too."""
+        self.put(*PROXY, *dialogue(Send(reply(1))))
+        self.assertEqual(self.statuses(self.check(self.source))["bind"], "failure")
+        self.put("10.0.5.10", 3128)
+        http = make_source(
+            endpoint="http-connect:{host}:{port}:server=10.0.5.10\\:3128:username=u:password=p"
+        )
+        report = self.check(http)
+        self.assertEqual(
+            self.statuses(report),
+            {"proxy": "ok", "login": "skipped", "mx": "unknown", "echo": "skipped"},
+        )
+        local = make_source(endpoint="tcp:{host}:{port}:bindAddress=192.0.2.9")
+        self.unplumbed.add("192.0.2.9")
+        self.assertEqual(self.statuses(self.check(local))["bind"], "failure")
+        foreign = make_source(endpoint="unix:/run/{host}.sock")
+        report = self.check(foreign)
+        self.assertEqual(self.statuses(report)["proxy"], "skipped")
+        self.assertIn('ip-1: endpoint "unix:/run/{host}.sock", EHLO', next(table([report])))
 
     def test_failures(self) -> None:
         """What goes wrong is told as of any other source."""
@@ -353,7 +458,7 @@ class EndpointTests(CheckCase):
         self.assertIn("REP 07", self.finding(self.check(self.source, mx=MX), "bind").text)
         report = self.check(self.source, mx="[2001:db8::25]:25")
         self.assertEqual(self.finding(report, "mx").status, WARNING)
-        self.assertIn("families", self.finding(report, "mx").text)
+        self.assertIn("no address of the family", self.finding(report, "mx").text)
 
 
 class EchoTests(CheckCase):

@@ -20,6 +20,7 @@ from kumotwist.check import (
 from kumotwist.check.settings import MX
 from kumotwist.settings import declared
 
+OPEN = Finding("mx", Status.UNKNOWN, "no mail host is named")
 BAD = Finding("bind", Status.FAILURE, "the proxy refused to bind 10.0.0.1")
 ODD = Finding("ehlo", Status.WARNING, "another name")
 GOOD = Finding("proxy", Status.OK, "10.0.5.10:5000 is reachable, 3 ms", seconds=0.00312345)
@@ -48,15 +49,20 @@ class StatusTests(SynchronousTestCase):
         self.assertEqual(worst([]), Status.OK)
         self.assertEqual(report(GOOD, skipped("ptr")).status, Status.OK)
         self.assertEqual(report(GOOD, ODD, skipped("ptr")).status, Status.WARNING)
+        self.assertEqual(report(GOOD, OPEN, skipped("ptr")).status, Status.UNKNOWN)
+        self.assertEqual(report(OPEN, ODD).status, Status.WARNING)
         self.assertEqual(report(BAD, ODD).status, Status.FAILURE)
 
     def test_exit_status(self) -> None:
-        """A failure is 1; a warning only if it shall be."""
+        """A failure is 1; a warning, or a way that was not followed to its end, only if it shall
+        be."""
         for reports, strict, status in (
             ([], False, 0),
             ([report(GOOD, skipped("mx"))], True, 0),
             ([report(ODD)], False, 0),
             ([report(ODD)], True, 1),
+            ([report(GOOD, OPEN)], False, 0),
+            ([report(GOOD, OPEN)], True, 1),
             ([report(GOOD), report(BAD)], False, 1),
         ):
             self.assertEqual(exit_status(reports, strict=strict), status)
@@ -88,6 +94,9 @@ class TableTests(SynchronousTestCase):
         """The last line counts."""
         lines = list(table([report(GOOD), report(GOOD), report(ODD)]))
         self.assertEqual(lines[-1], "3 ways out: 2 all right, 1 with warnings")
+        lines = list(table([report(GOOD, OPEN)]))
+        self.assertIn("  ?        mx         no mail host is named", lines)
+        self.assertEqual(lines[-1], "1 way out: 1 not followed to the end")
         self.assertEqual(list(table([])), ["0 ways out: nothing to check"])
 
     def test_direct(self) -> None:

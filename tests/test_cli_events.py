@@ -84,6 +84,29 @@ class DescribeTests(SynchronousTestCase):
         self.assertIn("leaving from 127.0.0.1:", words[2])
         self.assertIn("not encrypted", words[2])
 
+    def test_endpoint_string(self) -> None:
+        """A source that is an endpoint string is shown, and recorded, with the proxy that it names,
+        also where nothing was reached."""
+        records = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["A 192.0.2.1"]}
+        text = r"socks5:{host}:{port}:server=10.0.5.10\:5000:source=10.0.0.4"
+        world = World(records, sources={"one": {"endpoint": text}})
+        events = self.events(world)
+        world.inject("c@b.example")
+        words = [line for line in self.words(events) if line.startswith(("queued", "connecting"))]
+        self.assertEqual(len(words), 2)
+        for line in words:
+            self.assertIn("through socks5 10.0.5.10:5000", line)
+        [record] = world.records("TransientFailure")
+        self.assertEqual(
+            record["source_address"],
+            {"address": "", "protocol": "socks5", "server": "10.0.5.10:5000"},
+        )
+
+    def test_foreign_endpoint(self) -> None:
+        """Of an endpoint of another kind its kind is told."""
+        facts = {"protocol": "endpoint", "server": "unix:/run/x", "target": "192.0.2.1:25"}
+        self.assertIn('through endpoint "unix:/run/x"', describe({"event": "connecting", **facts}))
+
     def test_unhappy_lives(self) -> None:
         """So are refusals, failures, waits and expiries."""
         records = {"b.example": ["MX 10 mx.b.example"], "mx.b.example": ["A 192.0.2.1"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 import sys
 from typing import Any
@@ -35,6 +36,9 @@ def accept(reactor: MemoryReactorClock, factory: Any) -> tuple[Any, StringTransp
     transport = StringTransport()
     protocol.makeConnection(transport)
     return protocol, transport
+
+
+V4 = ipaddress.ip_address("10.0.0.4")
 
 
 class SyntaxTests(SynchronousTestCase):
@@ -252,6 +256,22 @@ class TemplateTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         template.endpoint(reactor).connect(Applications())
         self.assertEqual(reactor.tcpClients[0][:2], ("192.0.2.1", 25))
+
+    def test_route(self) -> None:
+        """A template tells which proxy and which address it leads through; of an endpoint that
+        another program builds, its kind."""
+        proxy = r":server=10.0.5.10\:5000"
+        for text, words, source in (
+            ("socks5:{host}:{port}" + proxy + ":source=10.0.0.4", "socks5 10.0.5.10:5000", V4),
+            ("socks5:{host}:{port}" + proxy, "socks5 10.0.5.10:5000", None),
+            ("haproxy:{host}:{port}" + proxy + ":source=10.0.0.4", "haproxy 10.0.5.10:5000", V4),
+            ("http-connect:{host}:{port}" + proxy, "http-connect 10.0.5.10:5000", None),
+            ("tcp:{host}:{port}:bindAddress=10.0.0.4", "", V4),
+            ("tls:{host}:{port}:endpoint=" + r"tcp\:{host}\:{port}", "", None),
+            ("unix:/run/{host}.sock", 'endpoint "unix:/run/{host}.sock"', None),
+        ):
+            route = EndpointTemplate.parse(text).route
+            self.assertEqual((str(route), route.source), (words, source), text)
 
     def test_secrets(self) -> None:
         """A template does not show its password."""

@@ -121,6 +121,22 @@ class ConnectTests(ClientTestCase):
             Established(Address(SOURCE6, 7)),
         )
 
+    def test_without_connect(self) -> None:
+        """A client that shall not connect stops, satisfied, when the server has bound the address,
+        or where there is none to bind, has accepted it."""
+        self.assertNegotiates(
+            lambda: SOCKS5Client(V4, source=SOURCE, connect=False),
+            b"\x05\x00" + BOUND,
+            [b"\x05\x02\x00\x01\x0a\x00\x00\x01\x00\x00"],
+            Established(Address(SOURCE, 53210)),
+        )
+        self.assertNegotiates(
+            lambda: SOCKS5Client(V4, username="u", password="p", connect=False),
+            b"\x05\x02\x01\x00",
+            [b"\x01\x01u\x01p"],
+            Established(None),
+        )
+
     def test_mapped_destination_is_ipv4(self) -> None:
         """An IPv4-mapped IPv6 destination is sent as the IPv4 address that it is."""
         mapped = Address(ipaddress.ip_address("::ffff:192.0.2.1"), 25)

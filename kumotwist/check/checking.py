@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -12,12 +12,14 @@ from kumotwist.check.blocklists import Blocklist, Blocklists
 from kumotwist.check.findings import Finding, SourceReport, Status
 from kumotwist.check.path import (
     echo_findings,
+    local_bind,
     mx_finding,
     path_findings,
+    rehearsed,
     reported_address,
     untried,
 )
-from kumotwist.check.probe import Probe, probe, visit_proxy
+from kumotwist.check.probe import Probe, bind_here, probe, rehearse
 from kumotwist.check.rdns import rdns_findings
 from kumotwist.check.settings import CheckSettings
 from kumotwist.check.ways import Way
@@ -71,15 +73,22 @@ class SourceChecker:
     @param reactor: connects and tells the time.
     @param resolver: looks up the hosts to visit, as deliveries do.
     @param public: looks up what the world sees: without names that only this node knows.
+    @param bind: tries whether this machine has an address; returns what speaks against it.
     """
 
     def __init__(
-        self, reactor: Any, settings: CheckSettings, resolver: IResolver, public: IResolver
+        self,
+        reactor: Any,
+        settings: CheckSettings,
+        resolver: IResolver,
+        public: IResolver,
+        bind: Callable[[IPAddress], OSError | None] = bind_here,
     ) -> None:
         self._reactor = reactor
         self._settings = settings
         self._resolver = resolver
         self._public = public
+        self._bind = bind
         self._blocklists = Blocklists(public, settings.blocklists)
 
     @property
@@ -112,10 +121,12 @@ class SourceChecker:
             echo = await self._visit(way, ehlo_domain, settings.echo, None)
         probes = [one.probe for one in (mx, echo) if one is not None and one.probe is not None]
         first = probes[0] if probes else None
-        findings = await self._way_out(way, first)
-        findings.append(self._mx(way, mx))
+        rehearsal = None if probes else await rehearse(self._reactor, way, settings.timeout)
+        findings = self._way_out(way, first, rehearsal)
+        findings.append(self._mx(way, mx, findings, visited=bool(probes)))
         found, seen = self._echo(way, mx, echo)
         findings.append(found)
+        first = first or rehearsal
         address = seen or way.address or (None if first is None else reported_address(first))
         findings += await rdns_findings(self._public, address, ehlo_domain)
         findings += await self._blocklists.findings(address)
@@ -123,6 +134,7 @@ class SourceChecker:
             name=source.name,
             protocol=source.protocol,
             server=source.server,
+            through=source.through,
             configured=str(way.address or ""),
             reported="" if first is None else first.left_from,
             seen=str(seen or ""),
@@ -164,19 +176,22 @@ class SourceChecker:
         )
         return visit
 
-    async def _way_out(self, way: Way, found: Probe | None) -> list[Finding]:
-        """C{proxy}, C{login} and C{bind}; without a visit only whether the proxy is there."""
-        if found is not None:
-            return list(path_findings(way, found))
+    def _way_out(self, way: Way, visit: Probe | None, rehearsal: Probe | None) -> list[Finding]:
+        """C{proxy}, C{login} and C{bind}; without a visit as far as the way leads by itself."""
+        if visit is not None:
+            return list(path_findings(way, visit))
         if not way.source.protocol:
-            return []
-        found = await visit_proxy(self._reactor, way, self._settings.timeout)
-        [proxy, *later] = path_findings(way, found)
-        return [proxy, *(untried(one.check, "not tried: no host to visit") for one in later)]
+            return [] if way.address is None else [local_bind(way, self._bind(way.address))]
+        return list(rehearsed(way, rehearsal))
 
-    def _mx(self, way: Way, visit: _Visit | None) -> Finding:
+    def _mx(
+        self, way: Way, visit: _Visit | None, before: Sequence[Finding], *, visited: bool
+    ) -> Finding:
         if visit is None:
-            return untried("mx", "no mail host is named (--mx HOST)")
+            text = "no mail host is named (--mx HOST)"
+            if visited or any(one.status is Status.FAILURE for one in before):
+                return untried("mx", text)
+            return Finding("mx", Status.UNKNOWN, f"{text}: whether mail gets out is not known")
         if visit.probe is None:
             return visit.finding("mx")
         target = visit.target

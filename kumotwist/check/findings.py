@@ -16,11 +16,13 @@ class Status(enum.Enum):
     """How a question was answered.
 
     C{WARNING} is for what is legal but unwise, and for what could not be found out; C{SKIPPED}
-    for what was not asked.
+    for what was not asked and need not be; C{UNKNOWN} for what should have been asked, and was not,
+    because nobody said of whom.
     """
 
     OK = "ok"
     SKIPPED = "skipped"
+    UNKNOWN = "unknown"
     WARNING = "warning"
     FAILURE = "failure"
 
@@ -61,8 +63,10 @@ class SourceReport:
     """Everything that was found out about one way of a source.
 
     @ivar name: the source.
-    @ivar protocol: C{socks5}, C{haproxy} or empty.
+    @ivar protocol: C{socks5}, C{haproxy}, C{http-connect}, C{endpoint} for an endpoint string of
+        another kind, or empty.
     @ivar server: the proxy; empty for a direct source.
+    @ivar through: both in words.
     @ivar configured: the address that it shall leave from; empty if nothing chooses one.
     @ivar reported: the address and port that the proxy, or this machine, says was used; may be
         empty.
@@ -79,6 +83,7 @@ class SourceReport:
     seen: str
     ehlo_domain: str
     findings: tuple[Finding, ...]
+    through: str = ""
 
     @property
     def status(self) -> Status:

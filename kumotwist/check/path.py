@@ -20,12 +20,21 @@ from kumotwist.endpoints.errors import (
     ProxyLoginError,
     ProxyNegotiationError,
 )
+from kumotwist.endpoints.hops import FOREIGN
 from kumotwist.settings.types import IPAddress
 from kumotwist.smtp.client import SessionLost, SessionTimeout, SMTPSessionError
 from kumotwist.wire.smtp.replies import one_line
 from kumotwist.wire.socks5.format import Rep
 
-__all__ = ["echo_findings", "mx_finding", "path_findings", "reported_address", "untried"]
+__all__ = [
+    "echo_findings",
+    "local_bind",
+    "mx_finding",
+    "path_findings",
+    "rehearsed",
+    "reported_address",
+    "untried",
+]
 
 #: What is to be done about a proxy that is none of ours.
 _ORDINARY = (
@@ -35,6 +44,7 @@ _ORDINARY = (
 _STEPS = ("proxy", "login", "bind", "destination")
 _OF_PHASE = {"connect": "proxy", "tls": "proxy", "login": "login", "bind": "bind"}
 _NOT_TRIED = "not tried: the way out ends before this"
+_NO_HOST = "not tried: no host to visit"
 
 
 def untried(check: str, why: str) -> Finding:
@@ -85,7 +95,7 @@ def path_findings(way: Way, probe: Probe) -> Iterator[Finding]:
             assert probe.error is not None
             words = _words(probe.error)
             if isinstance(probe.error, ConnectBindError):
-                words = f"{way.address} cannot be used here: {words}"
+                words = unusable_here(way.address, words)
             elif isinstance(probe.error, ProxyBindError) and _is_ordinary(probe.error):
                 words = f"{words}; {_ORDINARY}"
             yield Finding(check, Status.FAILURE, words)
@@ -93,6 +103,43 @@ def path_findings(way: Way, probe: Probe) -> Iterator[Finding]:
             yield untried(check, _NOT_TRIED)
         else:
             yield answer(way, probe)
+
+
+def unusable_here(address: IPAddress | None, why: str) -> str:
+    """What is said of an address that this machine does not have."""
+    return f"{address} cannot be used here: {why}"
+
+
+def rehearsed(way: Way, probe: Probe | None) -> Iterator[Finding]:
+    """What is known of the way up to the destination where no destination was asked for.
+
+    @param probe: what L{kumotwist.check.probe.rehearse} found out.
+    """
+    if probe is None:
+        # Nobody knows what is on the way: a visit might tell.
+        if way.source.protocol:
+            yield untried("proxy", _NO_HOST)
+        return
+    for finding in path_findings(way, probe):
+        if finding.check == "login" and finding.status is Status.OK and not _says_login(way):
+            finding = untried("login", _NO_HOST)
+        yield finding
+
+
+def local_bind(way: Way, error: OSError | None) -> Finding:
+    """Answer C{bind} for an address of this machine.
+
+    @param error: why a socket cannot have it.
+    """
+    if error is None:
+        return Finding("bind", Status.OK, f"{way.address} is an address of this machine")
+    words = one_line(error.strerror or str(error), 200)
+    return Finding("bind", Status.FAILURE, unusable_here(way.address, words))
+
+
+def _says_login(way: Way) -> bool:
+    """Whether the login is said before the destination; HTTP says both at once."""
+    return way.source.protocol == "socks5"
 
 
 def _is_ordinary(error: ProxyBindError) -> bool:
@@ -106,9 +153,9 @@ def _concerns(check: str, way: Way, probe: Probe, stuck: str) -> bool:
     if check == stuck:
         return True
     if check == "proxy":
-        return bool(way.source.protocol) or probe.hop is not None
+        return way.source.protocol not in ("", FOREIGN) or probe.hop is not None
     if check == "login":
-        return way.source.settings.socks5_proxy_username is not None
+        return way.source.username is not None
     return way.address is not None
 
 
@@ -120,7 +167,7 @@ def _proxy(way: Way, probe: Probe) -> Finding:
 
 
 def _login(way: Way, probe: Probe) -> Finding:
-    user = way.source.settings.socks5_proxy_username
+    user = way.source.username
     through: Any = probe.error if probe.hop is None else probe.hop
     if getattr(through, "login_unused", False):
         text = f"the proxy asks for none: {user} and the password are not used"
@@ -133,9 +180,11 @@ def _bind(way: Way, probe: Probe) -> Finding:
     if way.source.protocol == "haproxy":
         return untried("bind", f"HAProxy does not tell whether it uses {asked}")
     if not way.source.protocol:
-        return Finding("bind", Status.OK, f"{asked} is an address of this machine")
+        return local_bind(way, None)
     if way.source.settings.verify_source_address:
-        used = f" ({probe.left_from})" if probe.left_from else ""
+        # Before CONNECT a proxy has not chosen the port.
+        known = probe.left_from and not probe.left_from.endswith(":0")
+        used = f" ({probe.left_from})" if known else ""
         return Finding("bind", Status.OK, f"{asked} is confirmed by the proxy{used}")
     said = f"reports {probe.left_from}" if probe.left_from else "does not say what it uses"
     text = f"asked for {asked}, the proxy {said}; not compared (verify_source_address = no)"
@@ -221,7 +270,7 @@ def _expected(way: Way, probe: Probe) -> IPAddress | None:
     """The address that a peer must see: the one that was asked for, else the one reported."""
     if way.address is not None:
         return way.address
-    return reported_address(probe) if way.source.protocol else None
+    return reported_address(probe) if probe.hop is not None else None
 
 
 def reported_address(probe: Probe) -> IPAddress | None:

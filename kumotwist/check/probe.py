@@ -7,6 +7,7 @@ wrong is told by the errors of these; nothing is done again here.
 from __future__ import annotations
 
 import ipaddress
+import socket
 import uuid
 from types import MappingProxyType
 from typing import Any
@@ -32,7 +33,7 @@ from kumotwist.settings.types import HostPort, IPAddress
 from kumotwist.smtp.client import ESMTPClient, SMTPSessionError, Timeouts
 from kumotwist.wire.smtp.replies import Reply
 
-__all__ = ["Probe", "probe", "visit_proxy"]
+__all__ = ["Probe", "bind_here", "probe", "rehearse"]
 
 #: Seconds for the answer to QUIT.
 _FAREWELL = 5.0
@@ -224,12 +225,12 @@ async def _converse(visitor: _Visitor, found: Probe) -> Probe:
     )
 
 
-def _hop(visitor: _Visitor) -> ProxyHop | None:
+def _hop(visitor: Any) -> ProxyHop | None:
     transport: Any = visitor.transport
     return transport.getProxy() if IProxiedTransport.providedBy(transport) else None
 
 
-def _left_from(visitor: _Visitor, hop: ProxyHop | None) -> str:
+def _left_from(visitor: Any, hop: ProxyHop | None) -> str:
     if hop is not None:
         # HAProxy tells nothing: what it was asked for is no answer.
         return "" if hop.protocol == "haproxy" else hop.source_address
@@ -237,24 +238,44 @@ def _left_from(visitor: _Visitor, hop: ProxyHop | None) -> str:
     return address_text(transport.getHost())
 
 
-async def visit_proxy(reactor: Any, way: Way, timeout: float) -> Probe:
-    """Connect to the proxy of a way, say nothing, and hang up."""
+async def rehearse(reactor: Any, way: Way, timeout: float) -> Probe | None:
+    """Go a way as far as it leads without a destination (L{Source.rehearsal}), and hang up.
+
+    @return: what that has shown; L{None} if there is nothing on the way.
+    """
     stopwatch = _Timed(reactor)
     visitor = _Silent()
     found = Probe(HostPort(way.source.server, 0))
     try:
-        # The whole way is built, as for mail, and only its beginning is used.
         nowhere = _NOWHERE[way.address.version if way.address is not None else 4]
-        way.source.endpoint(reactor, nowhere, 25, timeout, observe=stopwatch.around)
-        connecting = stopwatch.connect(_VisitorFactory(visitor))
+        endpoint = way.source.rehearsal(reactor, nowhere, timeout, stopwatch.around)
+        if endpoint is None:
+            return None
+        connecting = endpoint.connect(_VisitorFactory(visitor))
         await connecting.addTimeout(timeout + _GRACE, reactor)
     except CancelledError:
         raise
     except Exception as error:
-        return attrs.evolve(found, error=_from_server(way, error))
+        return attrs.evolve(found, proxy_seconds=stopwatch.seconds, error=_from_server(way, error))
+    hop = _hop(visitor)
+    left_from = "" if hop is None else _left_from(visitor, hop)
     visitor.hang_up(reactor)
     await visitor.gone
-    return attrs.evolve(found, proxy_seconds=stopwatch.seconds)
+    return attrs.evolve(found, proxy_seconds=stopwatch.seconds, hop=hop, left_from=left_from)
+
+
+def bind_here(address: IPAddress) -> OSError | None:
+    """Whether a socket of this machine can have an address; nothing is connected.
+
+    @return: why not.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.bind((str(address), 0))
+    except OSError as error:
+        return error
+    return None
 
 
 def _from_server(way: Way, error: Exception) -> Exception:

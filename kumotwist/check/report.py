@@ -15,11 +15,13 @@ __all__ = ["exit_status", "table", "to_json"]
 _WORDS = {
     Status.OK: "ok",
     Status.SKIPPED: "-",
+    Status.UNKNOWN: "?",
     Status.WARNING: "warning",
     Status.FAILURE: "FAILURE",
 }
 _SUMMARY = (
     (Status.OK, "all right"),
+    (Status.UNKNOWN, "not followed to the end"),
     (Status.WARNING, "with warnings"),
     (Status.FAILURE, "failed"),
 )
@@ -28,14 +30,14 @@ _SUMMARY = (
 def exit_status(reports: Sequence[SourceReport], *, strict: bool = False) -> int:
     """0 if all is well, 1 if a source fails.
 
-    @param strict: let warnings fail.
+    @param strict: let warnings fail, and ways of which not enough is known.
     """
     status = worst(report.status for report in reports)
-    return int(status is Status.FAILURE or (strict and status is Status.WARNING))
+    return int(status is Status.FAILURE or (strict and status is not Status.OK))
 
 
 def _heading(report: SourceReport) -> str:
-    way = f"{report.protocol} {report.server}" if report.protocol else "direct"
+    way = report.through or f"{report.protocol} {report.server}".strip() or "direct"
     address = f" from {report.configured}" if report.configured else ""
     return f"{report.name}: {way}{address}, EHLO {report.ehlo_domain}"
 

@@ -120,7 +120,9 @@ def describe(event: dict[str, Any]) -> str:
     facts = _Facts(event)
     way = "directly"
     if facts.get("protocol"):
-        way = f"through {facts['protocol']} {facts['server']}"
+        foreign = facts["protocol"] == "endpoint"
+        server = f'"{facts["server"]}"' if foreign else facts["server"]
+        way = f"through {facts['protocol']} {server}"
     recipient = facts["recipient"]
     match event["event"]:
         case "reception":

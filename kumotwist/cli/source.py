@@ -45,7 +45,7 @@ def source() -> None:
 )
 @click.option("--timeout", metavar="DURATION", help="Instead of [check] timeout.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--strict", is_flag=True, help="Let warnings fail.")
+@click.option("--strict", is_flag=True, help="Let warnings, and what is not known, fail.")
 def check(
     names: tuple[str, ...],
     path: str,
@@ -61,8 +61,9 @@ def check(
     Without names, those that a pool in use gives mail to.
 
     \b
-    Exit status: 0 all is well (warnings count only with --strict); 1 a source
-    fails; 2 the command line or the configuration cannot be used.
+    Exit status: 0 all is well (warnings, and ways that were not followed to the
+    end for want of --mx, count only with --strict); 1 a source fails; 2 the
+    command line or the configuration cannot be used.
     """
     from kumotwist.config import ConfigErrors, load
 

@@ -18,7 +18,7 @@ from kumotwist.egress.proxies import FailoverEndpoint, Proxy, ProxyGroup
 from kumotwist.egress.source_settings import ProxyServer, SourceSettings
 from kumotwist.egress.suspension import Suspension
 from kumotwist.endpoints import EndpointTemplate, haproxyEndpoint, server_endpoint, socks5Endpoint
-from kumotwist.endpoints.hops import PlannedHop
+from kumotwist.endpoints.hops import PlannedHop, Route
 from kumotwist.settings.types import HostPort
 from kumotwist.wire.proxy_v2 import Tlv
 
@@ -36,8 +36,10 @@ class Source:
     """One way out.
 
     @ivar settings: what was configured.
-    @ivar protocol: C{"socks5"}, C{"haproxy"} or C{""} for a direct connection.
-    @ivar proxies: the proxies, and what is known of them; L{None} for a direct connection.
+    @ivar protocol: C{"socks5"}, C{"haproxy"} or C{""} for a direct connection; for an endpoint
+        string what that says (L{Route.protocol}).
+    @ivar proxies: the proxies, and what is known of them; L{None} for a direct connection and for
+        an endpoint string.
     """
 
     settings: SourceSettings
@@ -49,7 +51,8 @@ class Source:
     def of(cls, settings: SourceSettings) -> Source:
         """Build a source; everything that can be parsed is parsed here, once."""
         if settings.endpoint is not None:
-            return cls(settings, template=EndpointTemplate.parse(settings.endpoint))
+            template = EndpointTemplate.parse(settings.endpoint)
+            return cls(settings, template.route.protocol, template=template)
         balanced = settings.proxy_selection == "balanced"
         if settings.socks5_proxy_server is not None:
             return cls(settings, "socks5", ProxyGroup(settings.socks5_proxy_server, balanced))
@@ -65,7 +68,21 @@ class Source:
     @property
     def server(self) -> str:
         """The proxy (or all of them) in words, for records and errors; empty without one."""
+        if self._template is not None:
+            return self._template.route.server
         return "" if self.proxies is None else self.proxies.name
+
+    @property
+    def through(self) -> str:
+        """Where it leads through: C{socks5 10.0.5.10:5000}; empty for a direct connection."""
+        return str(Route(self.protocol, self.server))
+
+    @property
+    def username(self) -> str | None:
+        """The login at the proxy, if there is one."""
+        if self._template is not None:
+            return self._template.route.username
+        return self.settings.socks5_proxy_username
 
     def one_by_one(self) -> list[Source]:
         """The same source through each of its proxies alone, in the order of the configuration."""
@@ -87,12 +104,13 @@ class Source:
     def egress_addresses(self) -> tuple[IPAddress, ...]:
         """The addresses that destinations shall see, at most one of a family; empty where nothing
         chooses them."""
+        if self._template is not None:
+            chosen = self._template.route.source
+            return () if chosen is None else (chosen,)
         if self.protocol == "socks5":
             return self.settings.socks5_proxy_source_address or ()
         if self.protocol == "haproxy":
             return self.settings.ha_proxy_source_address or ()
-        if self._template is not None:
-            return ()
         return self.settings.source_address or ()
 
     @property
@@ -156,6 +174,24 @@ class Source:
         )  # fmt: skip
         return FailoverEndpoint(reactor, group, through, timeout, hop)
 
+    def rehearsal(
+        self, reactor: Any, nowhere: IPAddress, timeout: float, observe: Observer
+    ) -> IStreamClientEndpoint | None:
+        """The beginning of the way out, up to where the destination would be asked for: of SOCKS5
+        the greeting, the login and BIND, otherwise the connection to the (first) proxy.
+
+        @param nowhere: an address of the family that is meant; it is not asked for.
+        @param observe: as for L{endpoint}.
+        @return: what connects to nobody but the proxy; L{None} for a direct connection, and for an
+            endpoint string of which nobody knows where it leads through.
+        """
+        if self._template is not None:
+            return self._template.rehearsal(reactor, str(nowhere), 25)
+        if self.proxies is None:
+            return None
+        proxy = self.proxies.proxies[0]
+        return self._through(reactor, proxy, nowhere, 25, timeout, observe, (), rehearse=True)
+
     def _through(
         self,
         reactor: Any,
@@ -165,6 +201,7 @@ class Source:
         timeout: float,
         observe: Observer | None,
         tlvs: Sequence[Tlv],
+        rehearse: bool = False,
     ) -> IStreamClientEndpoint:
         settings = self.settings
         local = _towards(proxy.server, settings.source_address)
@@ -181,6 +218,8 @@ class Source:
             # None of the family: the endpoint will say so.
             source = self.egress_address
         if self.protocol == "haproxy":
+            if rehearse:
+                return server
             assert source is not None
             return haproxyEndpoint(
                 reactor,
@@ -203,6 +242,7 @@ class Source:
             timeout=timeout,
             verify_source_address=settings.verify_source_address,
             server_name=proxy.name,
+            rehearse=rehearse,
         )
 
     def suspension(self, failure: BaseException | None) -> Suspension | None:

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from attrs import define
+import ipaddress
 
-__all__ = ["PlannedHop", "ProxyHop"]
+from attrs import define, field
+
+__all__ = ["FOREIGN", "PlannedHop", "ProxyHop", "Route"]
+
+#: The L{Route.protocol} of an endpoint that a plugin, or Twisted itself, builds.
+FOREIGN = "endpoint"
+
+
+@define(frozen=True)
+class Route:
+    """What an endpoint string says of the way out, before anything is connected.
+
+    @ivar protocol: C{"socks5"}, C{"http-connect"}, C{"haproxy"}; L{FOREIGN} for a kind of endpoint
+        of which nobody knows where it leads through; empty for a direct connection.
+    @ivar server: the proxy, or what is known of the endpoint, without secrets; empty for a direct
+        connection.
+    @ivar source: the address that destinations shall see; L{None} where nothing chooses it.
+    @ivar username: the login at the proxy, if there is one.
+    """
+
+    protocol: str = ""
+    server: str = ""
+    source: ipaddress.IPv4Address | ipaddress.IPv6Address | None = None
+    username: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """C{socks5 10.0.5.10:5000}, C{endpoint "unix:/run/x"}, or nothing if it is direct."""
+        server = f'"{self.server}"' if self.protocol == FOREIGN else self.server
+        return f"{self.protocol} {server}".rstrip()
 
 
 @define(frozen=True)

@@ -23,6 +23,7 @@ from twisted.plugin import getPlugins
 from kumotwist.endpoints.addresses import parse_ip
 from kumotwist.endpoints.arguments import Arguments, Target, check_host
 from kumotwist.endpoints.haproxy import haproxyEndpoint
+from kumotwist.endpoints.hops import FOREIGN, Route
 from kumotwist.endpoints.http_connect import httpConnectEndpoint
 from kumotwist.endpoints.socks5 import socks5Endpoint
 from kumotwist.endpoints.strings import fill, join_arguments, placeholders, split_arguments
@@ -50,8 +51,16 @@ class Maker(Shape):
     def name(self) -> str:
         """What it leads to, in words and without secrets."""
 
+    @property
+    def route(self) -> Route:
+        """Where it leads through."""
+
     def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         """The endpoint, with the destination in the place of the placeholders."""
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint | None:
+        """The beginning of the way, up to where the destination would be asked for; L{None} where
+        nothing comes before that."""
 
 
 @define(frozen=True)
@@ -78,6 +87,14 @@ class _TCP:
     def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         host, port = self.target.of(host, port)
         return tcp_endpoint(reactor, host, port, self.timeout, self.bind_address)
+
+    @property
+    def route(self) -> Route:
+        bind = self.bind_address
+        return Route(source=None if bind is None else ipaddress.ip_address(bind))
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> None:
+        return None
 
 
 @define(frozen=True)
@@ -109,6 +126,13 @@ class _TLS:
         below = self.below.make(reactor, host, port)
         return wrapClientTLS(self.credentials.for_peer(peer), below, clock=reactor)
 
+    @property
+    def route(self) -> Route:
+        return self.below.route
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint | None:
+        return self.below.rehearsal(reactor, host, port)
+
 
 @define(frozen=True, kw_only=True)
 class _ThroughProxy:
@@ -135,6 +159,14 @@ class _ThroughProxy:
     def make(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint:
         server = self.server.make(reactor, host, port)
         return self.wrap(reactor, server, *self.target.of(host, port))
+
+    @property
+    def route(self) -> Route:
+        raise NotImplementedError
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint | None:
+        # These kinds of proxies are asked nothing without a destination.
+        return self.server.make(reactor, host, port)
 
     def checked(self, source: IPAddress | None = None) -> Self:
         """This, or L{ValueError} for arguments that no endpoint can be made of."""
@@ -165,8 +197,21 @@ class _SOCKS5(_ThroughProxy):
         )
         return made.checked(made.source)
 
+    @property
+    def route(self) -> Route:
+        return Route("socks5", self.server.name, self.source, self.username)
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint | None:
+        server = self.server.make(reactor, host, port)
+        return self.wrap(reactor, server, *self.target.of(host, port), rehearse=True)
+
     def wrap(
-        self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
+        self,
+        reactor: Any,
+        server: IStreamClientEndpoint,
+        host: str,
+        port: int,
+        rehearse: bool = False,
     ) -> IStreamClientEndpoint:
         return socks5Endpoint(
             reactor,
@@ -178,6 +223,7 @@ class _SOCKS5(_ThroughProxy):
             password=self.password,
             timeout=self.timeout,
             server_name=self.server.name,
+            rehearse=rehearse,
         )
 
 
@@ -199,6 +245,10 @@ class _HTTPConnect(_ThroughProxy):
             password=arguments.take("password"),
             timeout=timeout,
         ).checked()
+
+    @property
+    def route(self) -> Route:
+        return Route("http-connect", self.server.name, None, self.username)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
@@ -232,6 +282,10 @@ class _HAProxy(_ThroughProxy):
         tlvs = tuple(Tlv(kind, text.encode()) for kind, text in facts if text is not None)
         made = cls(target=target, server=server, source=source, tlvs=tlvs, timeout=timeout)
         return made.checked(source)
+
+    @property
+    def route(self) -> Route:
+        return Route("haproxy", self.server.name, self.source)
 
     def wrap(
         self, reactor: Any, server: IStreamClientEndpoint, host: str, port: int
@@ -274,6 +328,13 @@ class _Foreign:
         else:
             made = self.plugin.parseStreamClient(reactor, *positional, **named)
         return made
+
+    @property
+    def route(self) -> Route:
+        return Route(FOREIGN, self.name)
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> None:
+        return None
 
 
 def _example(target: Target, source: IPAddress | None) -> tuple[str, int]:

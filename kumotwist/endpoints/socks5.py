@@ -152,6 +152,7 @@ def socks5Endpoint(
     timeout: float = 60.0,
     verify_source_address: bool = True,
     server_name: str = "",
+    rehearse: bool = False,
 ) -> IStreamClientEndpoint:
     """Wrap the way to a SOCKS5 proxy into the way, through the proxy, to a destination.
 
@@ -169,6 +170,8 @@ def socks5Endpoint(
     @param verify_source_address: false for a proxy that reports a translated source address.
     @param server_name: the proxy in errors and in L{ProxyHop.server}, such as C{10.0.5.10:5000};
         by default the connection's peer.
+    @param rehearse: true to go no further than the proxy: greeting, login and BIND, and no CONNECT.
+        Nobody is at the other end of what is then connected; close it.
     @return: an endpoint whose C{connect} fails with an L{EgressError}; see
         L{kumotwist.endpoints.errors}.
     @raise ValueError: naming the argument that cannot be, and why.
@@ -189,6 +192,7 @@ def socks5Endpoint(
             username=username,
             password=password,
             verify_source_address=verify_source_address,
+            connect=not rehearse,
         ),
         source=address,
         timeout=timeout,

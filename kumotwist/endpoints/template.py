@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from kumotwist.endpoints.hops import Route
 from kumotwist.endpoints.kinds import Maker, parse_server, parse_string
 from kumotwist.endpoints.strings import placeholders
 
@@ -51,6 +52,20 @@ class EndpointTemplate:
     def name(self) -> str:
         """What it leads to, in a few words and without secrets."""
         return self._maker.name
+
+    @property
+    def route(self) -> Route:
+        """Where it leads through."""
+        return self._maker.route
+
+    def rehearsal(self, reactor: Any, host: str, port: int) -> IStreamClientEndpoint | None:
+        """Make an endpoint for the beginning of the way, for whoever wants to know whether it is
+        there: of SOCKS5 all that is said before CONNECT, otherwise the connection to the proxy.
+
+        @param host: a destination of the right family; it is not asked for.
+        @return: L{None} where the way leads through nothing that is known.
+        """
+        return self._maker.rehearsal(reactor, host, port)
 
     def endpoint(self, reactor: Any, host: str = "", port: int = 0) -> IStreamClientEndpoint:
         """Make an endpoint.

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from kumotwist.egress.counters import FailureKind
 from kumotwist.egress.source import kind_of_failure
+from kumotwist.endpoints.addresses import address_text
 from kumotwist.endpoints.errors import EgressError
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.login import log_in
@@ -359,7 +360,7 @@ class Dialler:
         source = self._ready.source
         if not source.protocol:
             return f"{target} from source {source.name}"
-        return f"{target} via {source.protocol} {source.server} from source {source.name}"
+        return f"{target} via {source.through} from source {source.name}"
 
     def _describe(self, client: ESMTPClient, target: Target) -> AttemptFacts:
         """The facts of this connection for records."""
@@ -382,9 +383,7 @@ class Dialler:
                 proxy_server=hop.server,
                 protocol=hop.protocol,
             )
-        local = transport.getHost()
-        shown = f"[{local.host}]" if ":" in local.host else local.host
-        return attrs.evolve(facts, source_address=f"{shown}:{local.port}")
+        return attrs.evolve(facts, source_address=address_text(transport.getHost()))
 
 
 def _unfit(text: str, enhanced: str) -> SessionUnfitError:

@@ -62,9 +62,7 @@ def _way_out(source: Source) -> str:
     addresses = " or ".join(map(str, source.egress_addresses))
     leaving = f" from {addresses}" if addresses else ""
     if source.protocol:
-        return f"{source.name} through {source.protocol} {source.server}{leaving}"
-    if source.settings.endpoint is not None:
-        return f"{source.name} through an endpoint"
+        return f"{source.name} through {source.through}{leaving}"
     return f"{source.name} directly{leaving}"
 
 

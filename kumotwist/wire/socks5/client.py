@@ -186,6 +186,7 @@ class SOCKS5Client:
         password: str | None = None,
         verify_source_address: bool = True,
         anonymous: bool = True,
+        connect: bool = True,
     ) -> None:
         """
         @param destination: where the stream shall lead, an IP address or a host name of 1 to 255
@@ -197,6 +198,8 @@ class SOCKS5Client:
         @param verify_source_address: whether the addresses in the replies must be C{source}. Only
             for a proxy that reports a translated address should this be false.
         @param anonymous: whether to offer to go on without a login.
+        @param connect: false to end, with L{Established}, where CONNECT would be sent: the server
+            has then agreed to everything before it, and what stands leads nowhere.
         @raise LocalProtocolError: if one of these cannot be said.
         """
         self.phase: Phase = "greeting"
@@ -223,6 +226,7 @@ class SOCKS5Client:
             raise LocalProtocolError("there is no authentication method to offer")
         self._methods = bytes(methods)
         self._verify = verify_source_address
+        self._connect = connect
         self._bound: Address | None = None
         self._buffer = bytearray()
 
@@ -307,6 +311,8 @@ class SOCKS5Client:
         if self._source is not None and self._bound is None:
             self.phase = "bind"
             return Send(bytes((VERSION, Command.BIND, 0)) + Address(self._source, 0).to_bytes())
+        if not self._connect:
+            return self._establish(self._bound)
         self.phase = "connect-request"
         return Send(bytes((VERSION, Command.CONNECT, 0)) + self._request)
 
@@ -336,8 +342,10 @@ class SOCKS5Client:
         if binding:
             self._bound = reported
             return self._send_request()
+        return self._establish(self._bound if _says_nothing(reported) else reported)
+
+    def _establish(self, source: Address | None) -> Established:
         self.phase = "established"
-        source = self._bound if _says_nothing(reported) else reported
         return Established(None if source is None or _says_nothing(source) else source)
 
     def _acceptable(self, reported: Address) -> bool:
