@@ -9,6 +9,7 @@ from twisted.internet import error
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.settings.types import parse_rate
 from kumotwist.smtp.sink import SinkReception
 from kumotwist.spool import SpoolFullError
 from kumotwist.wire.smtp.replies import Reply
@@ -89,6 +90,32 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(delivered, {"c@b.example", "d@b.example", "e@b.example"})
         assert isinstance(sink.reception, SinkReception)
         self.assertEqual(sink.reception.counts["messages"], 1)
+
+    def test_many_that_need_not_be_sent(self) -> None:
+        """Any number of messages in a row that the host cannot get does not exhaust the stack."""
+        world = World(ONE_HOST, path={"connection_limit": 1})
+        world.network.servers["192.0.2.1", 25] = scripted(
+            b"220 mx\r\n", b"250-mx\r\n250 SIZE 5\r\n"
+        )
+        world.scheduler.pause()
+        for _ in range(600):
+            world.enqueue("c@b.example", sender="")
+        world.scheduler.resume()
+        world.network.settle()
+        self.assertEqual(world.kinds(), ["Bounce"] * 600)
+        self.assertEqual(len(world.network.connections), 1)
+
+    def test_nobody_is_overtaken(self) -> None:
+        """A message that comes while others wait is behind them, also where a session is idle."""
+        world = World(ONE_HOST, path={"max_message_rate": parse_rate("2/s"), "connection_limit": 1})
+        world.sink("192.0.2.1")
+        names = [f"{number}@b.example" for number in range(6)]
+        for name in names:
+            world.inject(name)
+        for _ in range(10):
+            world.network.advance(1)
+            world.network.settle()
+        self.assertEqual([each["recipient"] for each in world.records("Delivery")], names)
 
     def test_next_host(self) -> None:
         """When the best host is down, the next one gets the message at once."""

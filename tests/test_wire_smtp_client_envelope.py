@@ -9,6 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.wire.smtp.capabilities import Capabilities
+from kumotwist.wire.smtp.envelope import (
+    mail_command,
+    message_refusal,
+    plain_commands,
+    rcpt_command,
+    recipient_refusal,
+)
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome
 from tests.queue_world import World
 from tests.talker import Talker
@@ -27,6 +35,58 @@ def said(transaction: OutgoingTransaction, *extensions: bytes) -> list[str]:
     """The MAIL and RCPT commands of a transaction."""
     lines = Dialogue(b"PIPELINING", *extensions).begin(transaction).decode().split("\r\n")
     return [line for line in lines if line not in {"", "DATA"}]
+
+
+class PlainTests(SynchronousTestCase):
+    """Messages that need nothing but their addresses said are looked at less."""
+
+    def test_the_usual_message(self) -> None:
+        """An ASCII message for one recipient is one of them."""
+        transaction = OutgoingTransaction(
+            "a@a.example", ("b@b.example",), BODY, line_ends_checked=True
+        )
+        self.assertEqual(
+            plain_commands(transaction, Capabilities({"SIZE": "", "8BITMIME": ""})),
+            (f"MAIL FROM:<a@a.example> SIZE={len(BODY)}", "RCPT TO:<b@b.example>"),
+        )
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.fixed_dictionaries(
+            {
+                "sender": st.sampled_from(["", "a@a.example", "ü@a.example", "a>b@a.example"]),
+                "recipients": st.sampled_from(
+                    [("b@b.example",), ("b@b.example", "c@b.example"), ("",), ("b@bü.example",)]
+                ),
+                "body": st.sampled_from([BODY, b"", b"no line end", "ü\r\n".encode()]),
+                "line_ends_checked": st.booleans(),
+            },
+            optional={
+                "body_8bit": st.booleans(),
+                "binary": st.booleans(),
+                "smtputf8": st.booleans(),
+                "requiretls": st.booleans(),
+                "ret": st.just("HDRS"),
+                "envid": st.just("x"),
+                "notify": st.just(("NEVER",)),
+                "orcpt": st.just(("rfc822;x@b.example",)),
+            },
+        ),
+        st.dictionaries(
+            st.sampled_from(["SIZE", "8BITMIME", "SMTPUTF8", "DSN", "REQUIRETLS", "CHUNKING"]),
+            st.sampled_from(["", "8", "1000"]),
+        ),
+    )
+    def test_like_all_others(self, values: dict[str, Any], extensions: dict[str, str]) -> None:
+        """Nothing else is said of them, or refused, than after the closer look."""
+        transaction, offered = OutgoingTransaction(**values), Capabilities(extensions)
+        commands = plain_commands(transaction, offered)
+        if commands is None:
+            return
+        self.assertEqual(commands[0], mail_command(transaction, offered))
+        self.assertEqual(commands[1], rcpt_command(transaction, 0, offered))
+        self.assertIsNone(message_refusal(transaction, offered))
+        self.assertIsNone(recipient_refusal(transaction.recipients[0], offered))
 
 
 class AddressTests(SynchronousTestCase):

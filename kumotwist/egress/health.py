@@ -224,7 +224,8 @@ class SourceHealth:
 
     def may_try(self, source: str) -> bool:
         """Whether a source that is not usable may be tried now; see L{begin_try}."""
-        return self.next_try(source) <= 0
+        health = self._ailing.get(source)
+        return health is None or health.next_try(self._now()) <= 0
 
     def next_try(self, source: str) -> float:
         """Seconds until the source may be used or tried; infinity while a try is under way."""

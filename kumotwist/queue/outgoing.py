@@ -15,7 +15,7 @@ from kumotwist.wire.smtp.capabilities import Capabilities
 from kumotwist.wire.smtp.data import canonical, is_canonical
 from kumotwist.wire.smtp.syntax import encode_xtext
 
-__all__ = ["most_transactions", "outgoing", "within_limits"]
+__all__ = ["most_transactions", "outgoing", "outgoing_at_once", "within_limits"]
 
 
 # What a sender may ask for with RFC 3461, in C{meta}.
@@ -67,10 +67,7 @@ async def outgoing(
     @param run: runs what takes its time, elsewhere.
     @param chunking: whether BDAT may be used.
     """
-    first = batch[0]
-    assert first.body is not None
-    binary = str(first.meta.get("body", "")).upper() == "BINARYMIME"
-    body = first.body
+    body, binary = _body_of(batch)
     convert = _conversion(body, capabilities, binary=binary, chunking=chunking)
     if convert is not None:
         try:
@@ -79,8 +76,31 @@ async def outgoing(
             binary = False
         except NotConvertibleError:
             pass  # the transaction refuses it: 5.6.3
-    has_8bit = is_8bit(body)
+    return _transaction(batch, body, binary)
+
+
+def outgoing_at_once(
+    batch: list[QueuedMessage], capabilities: Capabilities, *, chunking: bool = True
+) -> OutgoingTransaction | None:
+    """The same where the body goes as it is, which is the rule; L{None} if L{outgoing} is due."""
+    body, binary = _body_of(batch)
+    if _conversion(body, capabilities, binary=binary, chunking=chunking) is not None:
+        return None
+    return _transaction(batch, body, binary)
+
+
+def _body_of(batch: list[QueuedMessage]) -> tuple[bytes, bool]:
+    """The body that a batch shares, and whether it is binary (RFC 3030, 3)."""
+    first = batch[0]
+    assert first.body is not None
+    kind = first.meta.get("body")
+    return first.body, kind is not None and str(kind).upper() == "BINARYMIME"
+
+
+def _transaction(batch: list[QueuedMessage], body: bytes, binary: bool) -> OutgoingTransaction:
+    first = batch[0]
     meta = first.meta
+    has_8bit = is_8bit(body)
     if len(batch) == 1 and _WISHES.isdisjoint(meta):  # as most messages are
         return OutgoingTransaction(
             first.sender,
@@ -100,10 +120,10 @@ async def outgoing(
         body_8bit=has_8bit,
         binary=binary,
         # A client may have said SMTPUTF8 for an address alone; a message in ASCII needs none.
-        smtputf8=has_8bit and bool(first.meta.get("smtputf8")),
-        requiretls=REQUIRED in first.meta,
-        ret=str(first.meta.get("dsn_ret", "")),
-        envid=encode_xtext(str(first.meta.get("dsn_envid", ""))),
+        smtputf8=has_8bit and bool(meta.get("smtputf8")),
+        requiretls=REQUIRED in meta,
+        ret=str(meta.get("dsn_ret", "")),
+        envid=encode_xtext(str(meta.get("dsn_envid", ""))),
         notify=tuple(_notify(message) for message in batch),
         orcpt=tuple(_original_recipient(message) for message in batch),
     )

@@ -119,7 +119,8 @@ class ReadyQueue:
         self._sessions: dict[DeliverySession, tuple[IPermit, float]] = {}
         # Places that were asked for, each with whether it is for a trial.
         self._asked: dict[Deferred[IPermit], bool] = {}
-        self._idle: list[DeliverySession] = []
+        # The sessions that wait for messages; the one that came last is the first to get some.
+        self._idle: dict[DeliverySession, None] = {}
         # The session that shows whether a source that was held works again.
         self._trial: DeliverySession | None = None
         self._failures = 0
@@ -182,8 +183,22 @@ class ReadyQueue:
                     site=self.plan.site, protocol=self.source.protocol, server=self.source.server,
                     recipient=message.recipient,
                 )  # fmt: skip
-        self._messages.add(messages)
-        self.kick()
+        if not (self._idle and len(messages) == 1 and self._handed_over(messages)):
+            self._messages.add(messages)
+            self.kick()
+
+    def _handed_over(self, messages: Sequence[QueuedMessage]) -> bool:
+        """Give a message that has nobody before it to a session that has nothing to do."""
+        if (
+            self._messages
+            or self._message_rates
+            or self._kicking
+            or not self._open_for_business()
+            or self._wants_trial()
+        ):
+            return False
+        session, _ = self._idle.popitem()
+        return session.offer(list(messages))
 
     def _refill(self) -> None:
         """Call for more when there is some room again."""
@@ -208,7 +223,7 @@ class ReadyQueue:
             while self._may_take() and self._wants_trial() and self._may_connect():
                 self._ask_for_place(trial=True)
             while self._may_take() and self._idle:
-                self._idle.pop().wake()
+                self._idle.popitem()[0].wake()
             while self._may_take() and self._wants_session() and self._may_connect():
                 self._ask_for_place()
         finally:
@@ -325,7 +340,7 @@ class ReadyQueue:
             # What waits in the table waits under the old limits.
             self._ask_no_more()
             for _ in range(min(len(self._idle), len(self._sessions) - path.connection_limit)):
-                self._idle.pop().wake()
+                self._idle.popitem()[0].wake()
         self._refill()
         self.kick()
 
@@ -378,12 +393,11 @@ class ReadyQueue:
         if self._stopping or self.shall_end(session):
             session.wake()
         else:
-            self._idle.append(session)
+            self._idle[session] = None
 
     def no_longer_idle(self, session: DeliverySession) -> None:
         """Forget a session that stopped waiting by itself."""
-        if session in self._idle:
-            self._idle.remove(session)
+        self._idle.pop(session, None)
 
     def next_connection(self) -> Deferred[None] | None:
         """Ask for a further connection of a session; see L{IReadyQueue}."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.queue.affinity import remember
 from kumotwist.queue.context import IReadyQueue, SessionContext
 from kumotwist.queue.dialling import Dialler
-from kumotwist.queue.outgoing import most_transactions, outgoing, within_limits
+from kumotwist.queue.outgoing import (
+    most_transactions,
+    outgoing,
+    outgoing_at_once,
+    within_limits,
+)
 from kumotwist.queue.reconnecting import Reconnection
 from kumotwist.queue.recorder import describe
 from kumotwist.queue.targets import TargetWalk
@@ -27,6 +34,7 @@ from kumotwist.queue.verdicts import (
 )
 from kumotwist.smtp.client import (
     ESMTPClient,
+    OutgoingTransaction,
     SMTPSessionError,
     TransactionOutcome,
 )
@@ -58,7 +66,11 @@ class DeliverySession:
         self._report = SessionReport(context.count_tls, ready.plan)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
-        self._wakeup: Deferred[None] | None = None
+        # Fires when the connection that stands has come to its end.
+        self._over: Deferred[list[QueuedMessage]] | None = None
+        self._sent = self._at_most = 0
+        self._waiting = self._carrying = False
+        self._batch: list[QueuedMessage] = []
         self._running: Deferred[None] | None = None
         self._aborted = False
         # Messages that were taken and have no fate yet, by their ids.
@@ -76,9 +88,8 @@ class DeliverySession:
 
     def wake(self) -> None:
         """Look for messages again (or, if there are none, end)."""
-        if self._wakeup is not None:
-            wakeup, self._wakeup = self._wakeup, None
-            wakeup.callback(None)
+        if self._waiting and self._client is not None:
+            self._stop_waiting(self._take() if self._client.usable else [])
 
     def stop(self) -> None:
         """The node ends: finish a transaction that is under way, and begin nothing."""
@@ -207,48 +218,158 @@ class DeliverySession:
             self._context.fates.held_up(message, verdict, self._facts)
 
     # -- transactions -----------------------------------------------------------------------------
+    #
+    # What happens for each message is told by plain calls; only the end of the connection is a
+    # Deferred.
 
-    async def _deliver(
+    def _deliver(
         self, client: ESMTPClient, batch: list[QueuedMessage]
-    ) -> list[QueuedMessage]:
+    ) -> Deferred[list[QueuedMessage]]:
         """Send one batch after another over a session.
 
         @return: messages to try with the next host; empty when the session came to its end.
         """
-        sent, at_most = 0, most_transactions(client.capabilities, self._ready.path)
-        rest: list[QueuedMessage] = []
-        while batch:
-            if len(batch) > 1:
-                batch = self._limit(client, batch)
-            if batch[0].body is None:
-                batch = await self._load(batch)
-            if batch:
-                self._trace(batch, "sending")
-                reused = client.messages_sent > 0
-                try:
-                    transaction = await outgoing(
-                        batch,
-                        client.capabilities,
-                        self._context.in_thread,
-                        chunking=self._ready.path.enable_chunking,
-                    )
-                    outcome = await client.send(transaction)
-                except SMTPSessionError as failure:
-                    self._cut_off = True
-                    rest = self._lost(batch, failure, reused)
-                    break
+        self._sent, self._at_most = 0, most_transactions(client.capabilities, self._ready.path)
+        over: Deferred[list[QueuedMessage]] = Deferred(self._cut)
+        self._over = over
+        self._carry_on(batch)
+        return over
+
+    def _cut(self, _: Deferred[list[QueuedMessage]]) -> None:
+        self._over = None  # whatever comes now comes too late
+
+    def _carry_on(self, batch: list[QueuedMessage]) -> None:
+        """Send a batch, and those that follow while nothing has to be waited for."""
+        self._batch = batch
+        if self._carrying:
+            return  # the loop below is at work further up
+        self._carrying = True
+        try:
+            while self._batch:
+                batch, self._batch = self._batch, []
+                self._begin(batch)
+        except Exception:
+            self._broken(Failure())
+        finally:
+            self._carrying = False
+
+    def _begin(self, batch: list[QueuedMessage]) -> None:
+        client = self._client
+        assert client is not None
+        if len(batch) > 1:
+            batch = self._limit(client, batch)
+        transaction = None
+        if batch[0].body is not None:
+            transaction = outgoing_at_once(
+                batch, client.capabilities, chunking=self._ready.path.enable_chunking
+            )
+        if transaction is None:
+            preparing = Deferred.fromCoroutine(self._prepare(client, batch))
+            preparing.addErrback(self._broken)
+        else:
+            self._transmit(client, batch, transaction)
+
+    async def _prepare(self, client: ESMTPClient, batch: list[QueuedMessage]) -> None:
+        """Send a batch whose body has to be read first, or takes its time."""
+        if batch[0].body is None and not await self._load(batch):
+            self._next_batch()
+            return
+        transaction = await outgoing(
+            batch,
+            client.capabilities,
+            self._context.in_thread,
+            chunking=self._ready.path.enable_chunking,
+        )
+        if self._over is not None:
+            self._transmit(client, batch, transaction)
+
+    def _transmit(
+        self, client: ESMTPClient, batch: list[QueuedMessage], transaction: OutgoingTransaction
+    ) -> None:
+        if self._context.trace.watched:
+            self._trace(batch, "sending")
+        client.transmit(transaction, partial(self._transmitted, batch, client.messages_sent > 0))
+
+    def _transmitted(
+        self, batch: list[QueuedMessage], reused: bool, outcome: TransactionOutcome | Failure
+    ) -> None:
+        """A transaction is over, or the session is."""
+        try:
+            if not isinstance(outcome, Failure):
                 rest = self._answered(batch, outcome, reused)
-                sent += 1
+                self._sent += 1
                 self._cut_off = not outcome.session_usable
-                if not outcome.session_usable or rest:
-                    break
-            if sent >= at_most or self._ready.shall_end(self):
-                break
-            batch = self._take() or await self._wait(client)
+            elif isinstance(outcome.value, SMTPSessionError):
+                self._cut_off = True
+                rest = self._lost(batch, outcome.value, reused)
+            else:
+                outcome.raiseException()
+            if self._cut_off or rest:
+                self._end_connection(rest)
+            else:
+                self._next_batch()
+        except Exception:
+            self._broken(Failure())
+
+    def _next_batch(self) -> None:
+        """Go on with the next messages; wait for some, until the client's C{idle_timeout} or the
+        server ends it."""
+        client = self._client
+        if self._over is None or client is None:
+            return
+        if self._sent >= self._at_most or self._ready.shall_end(self):
+            self._end_connection([])
+        elif batch := self._take():
             self._report.carries(batch)
-        client.quit()
-        self._client = None
-        return rest
+            self._carry_on(batch)
+        else:
+            self._waiting = True
+            client.on_idle_close = self.wake
+            self._ready.became_idle(self)
+
+    def offer(self, batch: list[QueuedMessage]) -> bool:
+        """Give the session messages while it waits for some.
+
+        @return: false if it cannot take any more; it ends then.
+        """
+        client = self._client
+        self._waiting = False
+        if client is None or not client.usable:
+            self._stop_waiting([])
+            return False
+        client.on_idle_close = None
+        self._at_hand = {message.id: message for message in batch}
+        self._report.carries(batch)
+        self._carry_on(batch)
+        return True
+
+    def _stop_waiting(self, batch: list[QueuedMessage]) -> None:
+        self._waiting = False
+        self._ready.no_longer_idle(self)
+        if self._client is not None:
+            self._client.on_idle_close = None
+        if batch:
+            self._report.carries(batch)
+            self._carry_on(batch)
+        else:
+            self._end_connection([])
+
+    def _end_connection(self, rest: list[QueuedMessage]) -> None:
+        """Say goodbye, and leave the messages that were not taken to the next host."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.quit()
+        over, self._over = self._over, None
+        if over is not None:
+            over.callback(rest)
+
+    def _broken(self, failure: Failure) -> None:
+        """Something failed that must not: the session ends with it."""
+        over, self._over = self._over, None
+        if over is not None:
+            over.errback(failure)
+        elif not self._aborted:
+            self._failed_unexpectedly(failure)
 
     def _limit(self, client: ESMTPClient, batch: list[QueuedMessage]) -> list[QueuedMessage]:
         """Keep what one transaction with the server may carry; the rest goes back."""
@@ -350,19 +471,6 @@ class DeliverySession:
                 self._failed(message, verdict)
             return []
         return batch
-
-    async def _wait(self, client: ESMTPClient) -> list[QueuedMessage]:
-        """Wait for messages, until the client's C{idle_timeout} or the server ends it."""
-        wakeup: Deferred[None] = Deferred()
-        self._wakeup = wakeup
-        client.on_idle_close = self.wake
-        self._ready.became_idle(self)
-        try:
-            await wakeup
-        finally:
-            client.on_idle_close = None
-            self._ready.no_longer_idle(self)
-        return self._take() if client.usable else []
 
     # -- consequences -----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ L{SMTPSessionError}.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -46,19 +47,9 @@ from kumotwist.smtp.timeouts import Timeouts
 from kumotwist.tls.facts import TLSFacts
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
+from kumotwist.wire.smtp import client_events as events
 from kumotwist.wire.smtp.capabilities import Capabilities
-from kumotwist.wire.smtp.client import (
-    Authenticated,
-    ClientEvent,
-    Closing,
-    Finished,
-    Goodbye,
-    ProceedTLS,
-    Ready,
-    Refused,
-    SendBody,
-    SMTPClient,
-)
+from kumotwist.wire.smtp.client import SMTPClient
 from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
 from kumotwist.wire.smtp.replies import Reply, one_line
@@ -93,6 +84,8 @@ class ESMTPClient(Protocol):
         server closed it, said 421, or C{idle_timeout} has passed.
     """
 
+    transport: Any  # more than C{ITransport} says
+
     def __init__(
         self,
         clock: IReactorTime,
@@ -121,7 +114,8 @@ class ESMTPClient(Protocol):
         self._deadline = Deadline(clock, self._expired)
         self._armed_at = -1
         self._armed_for = Phase.BANNER
-        self._waiter: Deferred[Any] | None = None
+        # Who is told what comes of it: the result or a Failure.
+        self._waiter: Callable[[Any], object] | None = None
         self._result: Any = None
         self._opened = False
         self._ending = False
@@ -131,7 +125,7 @@ class ESMTPClient(Protocol):
 
     def logPrefix(self) -> str:
         """What log lines about the connection begin with."""
-        return f"ESMTPClient,{self._peer_name}" if self._peer_name else "ESMTPClient"
+        return ",".join(filter(None, ("ESMTPClient", self._peer_name)))
 
     # -- what the owner wants --------------------------------------------------------------------
 
@@ -180,7 +174,7 @@ class ESMTPClient(Protocol):
         self._machine.starttls()
         self._handshake = ClientHandshake(options)
         waiter: Deferred[TLSFacts] = self._wait()
-        self._flush()
+        self._pump()
         return waiter
 
     def authenticate(self, username: str, password: str) -> Deferred[Reply]:
@@ -209,18 +203,33 @@ class ESMTPClient(Protocol):
 
         @raise LocalProtocolError: if something else is under way.
         """
+        sent: Deferred[TransactionOutcome] = Deferred(self._cancelled)
+        self.transmit(transaction, sent.callback)  # a Failure makes it fail
+        return sent
+
+    def transmit(
+        self,
+        transaction: OutgoingTransaction,
+        finished: Callable[[TransactionOutcome | Failure], object],
+    ) -> None:
+        """Send a message as L{send} does, without a Deferred.
+
+        @param finished: called with the outcome, or with what L{send} fails with; maybe at once.
+        """
         if not self.usable:
-            return fail(self._unusable())
-        if self.busy:
+            finished(Failure(self._unusable()))
+            return
+        if self._waiter is not None:
             raise LocalProtocolError("another transaction is under way")
-        waiter: Deferred[TransactionOutcome] = self._wait()
-        self._transaction = transaction
+        self._result, self._waiter, self._transaction = None, finished, transaction
         try:
             self._machine.begin(transaction)
         except RemoteProtocolError as failure:
             self._broken(failure)
-        self._pump()
-        return waiter
+        if self._write_out():  # then nothing has come of it yet
+            self._arm()
+        else:
+            self._pump()
 
     def quit(self) -> None:
         """End the session politely: QUIT, a short wait for its answer, close.
@@ -293,42 +302,36 @@ class ESMTPClient(Protocol):
                 self._happened(event)
         except RemoteProtocolError as failure:
             self._broken(failure)
-        self._flush()
-        if self._result is not None or self._waiter is None:
-            self._fire()
-
-    def _flush(self) -> None:
         self._write_out()
+        if self._result is not None or self._waiter is None:
+            self._fire()  # which may begin the next transaction
         self._arm()
 
-    def _write_out(self) -> None:
+    def _write_out(self) -> bool:
+        """Write what has to be said; false if there is nothing."""
         out = self._machine.data_to_send()
         if out:
-            self._writer.write(out)
+            self.transport.write(out)
+        return bool(out)
 
-    @property
-    def _writer(self) -> Any:
-        """The transport, which offers more than C{ITransport} says."""
-        return self.transport
-
-    def _happened(self, event: ClientEvent) -> None:
-        if type(event) is Finished:
+    def _happened(self, event: events.ClientEvent) -> None:
+        if type(event) is events.Finished:
             self._finished(event.outcome)
-        elif type(event) is SendBody:
+        elif type(event) is events.SendBody:
             self._send_body(event.chunk)
-        elif isinstance(event, Ready):
+        elif isinstance(event, events.Ready):
             self._ready()
-        elif isinstance(event, ProceedTLS):
+        elif isinstance(event, events.ProceedTLS):
             self._begin_tls()
-        elif isinstance(event, Authenticated):
+        elif isinstance(event, events.Authenticated):
             self._result = event.reply
-        elif isinstance(event, Refused):
+        elif isinstance(event, events.Refused):
             self._refused(event)
-        elif isinstance(event, Closing):
+        elif isinstance(event, events.Closing):
             text = f"the server ended the idle session: {event.reply}"
             self.failure = SessionRefused(Phase.IDLE.value, text, reply=event.reply)
             self._close()
-        elif isinstance(event, Goodbye):
+        elif isinstance(event, events.Goodbye):
             self._close()
 
     def _ready(self) -> None:
@@ -340,24 +343,20 @@ class ESMTPClient(Protocol):
     def _finished(self, outcome: TransactionOutcome) -> None:
         self._transaction = None
         self._result = outcome
-        if any(result.delivered for result in outcome.results):
+        if outcome.results[0].delivered or any(result.delivered for result in outcome.results):
             self.messages_sent += 1
         if self._producer is not None:
             self._drop()  # refused before it was sent to the end
         elif self._machine.closed:
             self._close()
 
-    def _refused(self, event: Refused) -> None:
-        words = PHASE_WORDS[event.phase]
-        text = f"the server refused while {words}: {event.reply}"
+    def _refused(self, event: events.Refused) -> None:
+        text = f"the server refused while {PHASE_WORDS[event.phase]}: {event.reply}"
         failure = SessionRefused(event.phase.value, text, reply=event.reply)
         self._result = Failure(failure)
         if event.phase is not Phase.STARTTLS or self._machine.closed:
             self.failure = failure
-            if self._machine.closed:
-                self._close()
-            else:
-                self._say_goodbye()
+            (self._close if self._machine.closed else self._say_goodbye)()
 
     def _begin_tls(self) -> None:
         self._machine.discard_plaintext()
@@ -442,7 +441,7 @@ class ESMTPClient(Protocol):
         """Close the connection, but not for ever: TLS would wait for the peer's goodbye."""
         self._ending = True
         self._deadline.set(self._timeouts.quit_timeout)
-        self._writer.loseConnection()
+        self.transport.loseConnection()
 
     def _drop(self) -> None:
         """Close the connection at once."""
@@ -450,7 +449,7 @@ class ESMTPClient(Protocol):
         self._deadline.stop()
         self._stop_body()
         if self.transport is not None:
-            self._writer.abortConnection()
+            self.transport.abortConnection()
 
     # -- waiting ---------------------------------------------------------------------------------
 
@@ -477,8 +476,9 @@ class ESMTPClient(Protocol):
         if self._waiter is not None:
             raise LocalProtocolError("something else is under way")
         self._result = None
-        self._waiter = Deferred(self._cancelled)
-        return self._waiter
+        waiting: Deferred[Any] = Deferred(self._cancelled)
+        self._waiter = waiting.callback  # a Failure makes it fail
+        return waiting
 
     def _cancelled(self, _: Deferred[Any]) -> None:
         self._waiter = None
@@ -493,7 +493,7 @@ class ESMTPClient(Protocol):
         if waiter is not None:
             if isinstance(result, TransactionOutcome) and not self.usable:
                 result = attrs.evolve(result, session_usable=False)
-            waiter.callback(result)  # a Failure makes it fail
+            waiter(result)
         elif self.failure is not None and self.on_idle_close is not None:
             told, self.on_idle_close = self.on_idle_close, None
             told()

@@ -16,7 +16,7 @@ class Deadline:
     looks at the deadline when it fires. Only an earlier one moves it.
     """
 
-    __slots__ = ("_call", "_clock", "_due", "_expired")
+    __slots__ = ("_call", "_clock", "_due", "_expired", "_looks_at")
 
     def __init__(self, clock: IReactorTime, expired: Callable[[], None]) -> None:
         """
@@ -26,14 +26,17 @@ class Deadline:
         self._clock = clock
         self._expired = expired
         self._due = 0.0
+        self._looks_at = 0.0
         self._call: IDelayedCall | None = None
 
     def set(self, seconds: float) -> None:
         """Let the deadline be so many seconds from now."""
         self._due = due = self._clock.seconds() + seconds
         if self._call is None:
+            self._looks_at = due
             self._call = self._clock.callLater(seconds, self._look)
-        elif due < self._call.getTime():
+        elif due < self._looks_at:
+            self._looks_at = due
             self._call.reset(seconds)
 
     def stop(self) -> None:
@@ -46,6 +49,7 @@ class Deadline:
         self._call = None
         left = self._due - self._clock.seconds()
         if left > 0:
+            self._looks_at = self._due
             self._call = self._clock.callLater(left, self._look)
             return
         self._expired()

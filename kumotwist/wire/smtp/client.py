@@ -17,10 +17,10 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
-from typing import NamedTuple
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
+from kumotwist.wire.smtp.asked import BODY, DATA, DOT, GREETING, RSET, Asked
 from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES, Capabilities
 from kumotwist.wire.smtp.client_events import (
     Authenticated,
@@ -63,21 +63,12 @@ class UnaskedReplyError(RemoteProtocolError):
     """The server said something while nothing was asked: replies and commands are out of step."""
 
 
-class _Asked(NamedTuple):
-    """A command that waits for its reply; C{number} is the recipient's, for RCPT."""
-
-    phase: Phase
-    command: str
-    number: int = 0
-
-
-_GREETING = _Asked(Phase.BANNER, "")
-_DATA = _Asked(Phase.DATA, "DATA")
-_BODY = _Asked(Phase.BODY, ".")
-_DOT = _Asked(Phase.DOT, ".")
-_RSET = _Asked(Phase.RSET, "RSET")
 #: Octets of a command line, its CRLF included (RFC 5321, 4.5.3.1.4).
 _MAX_COMMAND = 512
+#: The replies to MAIL, RCPT and DATA where everything goes well, each of one line; what is not
+#: quite that is read reply by reply.
+_GO_AHEAD = re.compile(rb"(?:2\d\d(?: [^\r\n]{0,500})?\r\n){2}3\d\d(?: [^\r\n]{0,500})?\r\n")
+_SEND_BODY = SendBody()
 _HELLO_NAME = re.compile(r"[!-~]{1,255}")
 
 
@@ -105,11 +96,13 @@ class SMTPClient:
         self._dialect = dialect
         self._lmtp = dialect.lmtp
         self._reader = ReplyReader()
-        self._asked: deque[_Asked] = deque((_GREETING,))
+        self._asked: deque[Asked] = deque((GREETING,))
         self._out = b""
         self._event: ClientEvent | None = None
         self._progress: TransactionProgress | None = None
         self._pipelined = self._chunked = False
+        # Whether MAIL, one RCPT and DATA have been said in one go, and nothing is answered yet.
+        self._asked_at_once = False
         self._unasked_recipients: deque[int] = deque()
         self._needs_rset = False
         self._ready = False
@@ -146,6 +139,8 @@ class SMTPClient:
         if self._event is not None:
             known, self._event = self._event, None
             return known
+        if self._asked_at_once and (event := self._answered_at_once()) is not None:
+            return event
         try:
             while not (self._closed or self._awaiting_tls):
                 command = self._asked[0].command if self._asked else ""
@@ -171,7 +166,7 @@ class SMTPClient:
     def starttls(self) -> None:
         """Ask for TLS; the answer is L{ProceedTLS} or L{Refused}."""
         self._require_idle()
-        self._ask(_Asked(Phase.STARTTLS, "STARTTLS"))
+        self._ask(Asked(Phase.STARTTLS, "STARTTLS"))
 
     def authenticate(self, mechanism: Mechanism) -> None:
         """Log in (RFC 4954); the answer is L{Authenticated} or L{Refused}.
@@ -189,7 +184,7 @@ class SMTPClient:
                 line = verb
             else:
                 self._unsaid = None
-        self._ask(_Asked(Phase.AUTH, verb if line == verb else f"{verb} ***"), line=line)
+        self._ask(Asked(Phase.AUTH, verb if line == verb else f"{verb} ***"), line=line)
 
     def discard_plaintext(self) -> None:
         """Forget all that was said in clear, and make the EHLO of the encrypted session ready.
@@ -224,7 +219,7 @@ class SMTPClient:
             self._event = Finished(progress.outcome())
             return
         if self._needs_rset:
-            self._ask(_RSET)
+            self._ask(RSET)
             self._progress = progress
         else:
             self._start(progress)
@@ -233,7 +228,8 @@ class SMTPClient:
         """The whole message has been handed to the transport, and its final dot if it needs one."""
         if self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        answered = self._asked.popleft()._replace(phase=Phase.DOT)
+        answered = self._asked.popleft()
+        answered = DOT if answered is BODY else answered._replace(phase=Phase.DOT)
         if self._lmtp and self._progress is not None:
             numbers = self._progress.accepted
             self._asked.extend([answered._replace(number=number) for number in numbers])
@@ -245,7 +241,7 @@ class SMTPClient:
         if self._closed or self._awaiting_tls or self._asked:
             raise LocalProtocolError(f"QUIT in the phase {self.phase.value}")
         self._ready = False
-        self._ask(_Asked(Phase.QUIT, "QUIT"))
+        self._ask(Asked(Phase.QUIT, "QUIT"))
 
     def abandon(self, reply: Reply) -> TransactionOutcome | None:
         """The connection is gone, or will be: close the session.
@@ -275,7 +271,7 @@ class SMTPClient:
 
     # -- commands --------------------------------------------------------------------------------
 
-    def _ask(self, *asked: _Asked, line: str = "") -> None:
+    def _ask(self, *asked: Asked, line: str = "") -> None:
         """Add commands to what is sent; between groups of commands the server has to be quiet.
 
         @param line: what is really sent, for a command that must not be shown as it is.
@@ -295,7 +291,7 @@ class SMTPClient:
         return "LHLO" if self._lmtp else "EHLO"
 
     def _say_hello(self, verb: str) -> None:
-        self._ask(_Asked(Phase.EHLO, f"{verb} {self._hostname}"))
+        self._ask(Asked(Phase.EHLO, f"{verb} {self._hostname}"))
 
     def _start(self, progress: TransactionProgress) -> None:
         """Begin the dialogue of a transaction: whole if the server takes it so, or step by step."""
@@ -304,10 +300,12 @@ class SMTPClient:
         # message is not sent for nobody.
         by_chunks = self._dialect.chunking or progress.transaction.binary
         self._chunked = by_chunks and self.capabilities.chunking
-        mail = _Asked(Phase.MAIL, progress.mail)
+        mail = Asked(Phase.MAIL, progress.mail)
+        self._asked_at_once = False
         if self._pipelined:
-            rcpts = [_Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
-            self._ask(mail, *rcpts, *(() if self._chunked else (_DATA,)))
+            rcpts = [Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
+            self._ask(mail, *rcpts, *(() if self._chunked else (DATA,)))
+            self._asked_at_once = len(rcpts) == 1 and not self._chunked
         else:
             self._ask(mail)
             self._unasked_recipients = deque(progress.asked)
@@ -321,14 +319,14 @@ class SMTPClient:
             return None
         if self._unasked_recipients:
             index = self._unasked_recipients.popleft()
-            self._ask(_Asked(Phase.RCPT, progress.rcpt(index), index))
+            self._ask(Asked(Phase.RCPT, progress.rcpt(index), index))
             return None
         if not progress.accepted:
             return self._finish(progress)
         if not self._chunked:
-            self._ask(_DATA)
+            self._ask(DATA)
             return None
-        self._ask(_Asked(Phase.BODY, f"BDAT {len(progress.transaction.body)} LAST"))
+        self._ask(Asked(Phase.BODY, f"BDAT {len(progress.transaction.body)} LAST"))
         return SendBody(chunk=True)
 
     def _finish(self, progress: TransactionProgress, *, usable: bool = True) -> Finished:
@@ -336,6 +334,20 @@ class SMTPClient:
         return Finished(progress.outcome(usable=usable))
 
     # -- replies ---------------------------------------------------------------------------------
+
+    def _answered_at_once(self) -> ClientEvent | None:
+        """The replies up to DATA, if all of them have come and are good; else nothing is read."""
+        progress, reader = self._progress, self._reader
+        if reader.is_empty or self._closed or progress is None:
+            return None
+        self._asked_at_once = False
+        if not reader.take_whole(_GO_AHEAD):
+            return None
+        self.replies += 3
+        progress.all_accepted()
+        self._asked.clear()
+        self._asked.append(BODY)
+        return _SEND_BODY
 
     def _answered(self, reply: Reply) -> ClientEvent | None:
         """Match a reply to the oldest command."""
@@ -345,7 +357,7 @@ class SMTPClient:
                 return Closing(reply)
             raise UnaskedReplyError(f"a reply to no command: {str(reply)!r}")
         asked = self._asked.popleft()
-        if asked is _GREETING:
+        if asked is GREETING:
             self.greeting = reply
         try:
             if reply.code == 421 and asked.phase is not Phase.QUIT:
@@ -358,7 +370,7 @@ class SMTPClient:
             self._asked.appendleft(asked)  # so that phase says where it happened
             raise
 
-    def _shut(self, asked: _Asked, reply: Reply) -> ClientEvent:
+    def _shut(self, asked: Asked, reply: Reply) -> ClientEvent:
         """A 421 (RFC 5321, 3.8): what has no result yet gets this one, and nothing follows."""
         self._closed = True
         progress = self._progress
@@ -369,9 +381,13 @@ class SMTPClient:
         return self._finish(progress, usable=False)
 
     def _transaction_answered(
-        self, asked: _Asked, reply: Reply, progress: TransactionProgress
+        self, asked: Asked, reply: Reply, progress: TransactionProgress
     ) -> ClientEvent | None:
         phase = asked.phase
+        if phase is Phase.DOT and not self._lmtp:
+            progress.dot_answered(reply)
+            self._needs_rset = self._dialect.reset or not (reply.is_positive and progress.accepted)
+            return self._finish(progress)
         if phase is Phase.RCPT:
             progress.rcpt_answered(asked.number, reply)
             return self._step(progress)
@@ -389,12 +405,7 @@ class SMTPClient:
             self._closed = True
             progress.dot_answered(reply)
             return self._finish(progress, usable=False)
-        if self._lmtp:
-            return self._recipient_answered(asked.number, reply, progress)
-        progress.dot_answered(reply)
-        taken = reply.is_positive and progress.accepted
-        self._needs_rset = self._dialect.reset or not taken
-        return self._finish(progress)
+        return self._recipient_answered(asked.number, reply, progress)
 
     def _recipient_answered(
         self, number: int, reply: Reply, progress: TransactionProgress
@@ -411,16 +422,16 @@ class SMTPClient:
             return self._finish(progress)
         self._require_silence()
         if progress.accepted:
-            self._asked.append(_BODY)
-            return SendBody()
+            self._asked.append(BODY)
+            return _SEND_BODY
         self._out += b".\r\n"
         if self._lmtp:  # no recipient, no reply: what comes next could not be told apart
             self._closed = True
             return self._finish(progress, usable=False)
-        self._asked.append(_DOT)
+        self._asked.append(DOT)
         return None
 
-    def _session_answered(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
+    def _session_answered(self, asked: Asked, reply: Reply) -> ClientEvent | None:
         phase = asked.phase
         if phase is Phase.QUIT:
             self._closed = True
@@ -465,11 +476,11 @@ class SMTPClient:
         if response is None:
             response = mechanism.respond(challenge)
         self._require_silence()
-        self._asked.append(_Asked(Phase.AUTH, f"AUTH {mechanism.name} ***"))
+        self._asked.append(Asked(Phase.AUTH, f"AUTH {mechanism.name} ***"))
         self._out += f"{_wrapped(response)}\r\n".encode()
         return None
 
-    def _session_refused(self, asked: _Asked, reply: Reply) -> ClientEvent | None:
+    def _session_refused(self, asked: Asked, reply: Reply) -> ClientEvent | None:
         if asked.phase is Phase.EHLO and asked.command.startswith("EHLO") and reply.is_permanent:
             self._say_hello("HELO")
             return None

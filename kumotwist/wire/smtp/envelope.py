@@ -19,6 +19,7 @@ __all__ = [
     "OutgoingTransaction",
     "mail_command",
     "message_refusal",
+    "plain_commands",
     "rcpt_command",
     "recipient_refusal",
 ]
@@ -81,6 +82,41 @@ class OutgoingTransaction:
         """Octets as RFC 1870 counts them: every line with its CRLF, the stuffing left out."""
         whole = not self.body or self.body.endswith(b"\r\n")
         return len(self.body) if whole else len(self.body) + 2
+
+
+def plain_commands(
+    transaction: OutgoingTransaction, capabilities: Capabilities
+) -> tuple[str, str] | None:
+    """MAIL and RCPT for one recipient of a message that needs nothing else said, as most do.
+
+    @return: L{None} if a parameter or a refusal has to be thought of. Otherwise the commands are
+        those of L{mail_command} and L{rcpt_command}, and nothing speaks against saying them.
+    """
+    sender, recipients, body = transaction.sender, transaction.recipients, transaction.body
+    if (
+        len(recipients) != 1
+        or not recipients[0]
+        or not transaction.line_ends_checked
+        or transaction.body_8bit
+        or transaction.binary
+        or transaction.smtputf8
+        or transaction.requiretls
+        or transaction.ret
+        or transaction.envid
+        or transaction.notify
+        or transaction.orcpt
+        or not body.isascii()
+        or not _PLAIN_ADDRESS.fullmatch(sender)
+        or not _PLAIN_ADDRESS.fullmatch(recipients[0])
+    ):
+        return None
+    rcpt = f"RCPT TO:<{recipients[0]}>"
+    if not capabilities.size:
+        return f"MAIL FROM:<{sender}>", rcpt
+    size = transaction.size
+    if size > capabilities.size_limit > 0:
+        return None
+    return f"MAIL FROM:<{sender}> SIZE={size}", rcpt
 
 
 def mail_command(transaction: OutgoingTransaction, capabilities: Capabilities) -> str:

@@ -92,6 +92,16 @@ class ReplyReader:
         """Whether nothing is left: neither octets nor the beginning of a reply."""
         return self._start == len(self._data) and not self._lines
 
+    def take_whole(self, pattern: re.Pattern[bytes]) -> bool:
+        """Take all that has come, if it is what the pattern says from its beginning to its end.
+
+        @param pattern: of whole replies that need not be read one by one.
+        """
+        if self._start or self._lines or pattern.fullmatch(self._data) is None:
+            return False
+        self._start = self._searched = len(self._data)
+        return True
+
     def next_reply(self, command: str = "") -> Reply | None:
         """The next whole reply.
 
@@ -106,6 +116,12 @@ class ReplyReader:
         while (end := data.find(b"\n", self._searched)) >= 0:
             line = bytes(data[self._start : end + 1])
             self._start = self._searched = end + 1
+            if not self._lines and len(line) <= _MEMORABLE:
+                # Most replies are one short line; the first one of several is read once more.
+                text = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+                code, last, enhanced, content = _read_known_line(text)
+                if last:
+                    return Reply(code, enhanced, (content,), command)
             if self._add_line(line):
                 return self._take(command)
         self._searched = len(data)

@@ -16,6 +16,7 @@ from kumotwist.wire.smtp.envelope import (
     OutgoingTransaction,
     mail_command,
     message_refusal,
+    plain_commands,
     rcpt_command,
     recipient_refusal,
 )
@@ -47,7 +48,7 @@ class RecipientResult(NamedTuple):
     @property
     def delivered(self) -> bool:
         """Whether the server has taken responsibility for the message to this recipient."""
-        return self.reply.is_positive
+        return self.reply.code < 400
 
     @property
     def permanent(self) -> bool:
@@ -105,19 +106,31 @@ class TransactionProgress:
 
     def __init__(self, transaction: OutgoingTransaction, capabilities: Capabilities) -> None:
         self.transaction = transaction
-        self.mail = mail_command(transaction, capabilities)
         self._capabilities = capabilities
         self.accepted: list[int] = []
         self._results: list[RecipientResult | None] = [None] * len(transaction.recipients)
         self._mail_refused = False
+        plain = plain_commands(transaction, capabilities)
+        self._only_rcpt: str | None = None
+        if plain is not None:
+            self.mail, self._only_rcpt = plain
+            self.asked = [0]
+            return
+        self.mail = mail_command(transaction, capabilities)
         self._refuse_locally(capabilities)
         self.asked = [index for index, result in enumerate(self._results) if result is None]
 
     def rcpt(self, index: int) -> str:
         """The RCPT command for a recipient."""
+        if self._only_rcpt is not None:
+            return self._only_rcpt
         return rcpt_command(self.transaction, index, self._capabilities)
 
     # -- what the server says --------------------------------------------------------------------
+
+    def all_accepted(self) -> None:
+        """The replies to MAIL and to every RCPT were positive."""
+        self.accepted = self.asked
 
     def mail_answered(self, reply: Reply) -> None:
         """The reply to MAIL: a refusal is everybody's result, whatever follows."""
@@ -158,8 +171,9 @@ class TransactionProgress:
         """
         if 300 <= reply.code < 400:
             raise _out_of_place(reply)
-        spoken_of = self.accepted if index is None else [index]
-        self._decide(spoken_of, RecipientResult(reply, Phase.DOT))
+        result = RecipientResult(reply, Phase.DOT)
+        for spoken_of in self.accepted if index is None else (index,):
+            self._results[spoken_of] = result
 
     def cut_off(self, reply: Reply, phase: Phase, *, local: bool) -> bool:
         """Give every recipient without a result this one; true if there were any.
@@ -175,7 +189,7 @@ class TransactionProgress:
         self, *, complete: bool = True, possible_duplicate: bool = False, usable: bool = True
     ) -> TransactionOutcome:
         """The outcome, once every recipient has its result."""
-        results = tuple(result for result in self._results if result is not None)
+        results = tuple([result for result in self._results if result is not None])
         return TransactionOutcome(results, complete, possible_duplicate, usable)
 
     def _decide(self, indexes: list[int], result: RecipientResult) -> None:
