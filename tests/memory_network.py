@@ -10,7 +10,9 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
-from twisted.test.iosim import FakeTransport, IOPump, connect
+from twisted.test.iosim import IOPump, connect
+
+from tests.memory_tls import TLSFakeTransport
 
 __all__ = ["MemoryNetwork"]
 
@@ -82,8 +84,10 @@ class MemoryNetwork(MemoryReactorClock):
         client_protocol = factory.buildProtocol(remote)
         server_protocol = server.buildProtocol(local)
         assert server_protocol is not None
-        client_side = FakeTransport(client_protocol, False, hostAddress=local, peerAddress=remote)
-        server_side = FakeTransport(server_protocol, True, hostAddress=remote, peerAddress=local)
+        client_side = TLSFakeTransport(
+            client_protocol, False, hostAddress=local, peerAddress=remote
+        )
+        server_side = TLSFakeTransport(server_protocol, True, hostAddress=remote, peerAddress=local)
         self._pumps.append(
             connect(server_protocol, server_side, client_protocol, client_side, greet=False)
         )

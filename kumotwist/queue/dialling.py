@@ -148,7 +148,7 @@ class Dialler:
         self._client = client
         self._fault = ""
         slot = self._context.tls_sessions.slot(
-            self._ready.source.name, target.host.name, target.port
+            self._ready.source.name, target.host.name, target.port, resume=demand.resume
         )
         facts = attrs.evolve(self._describe(client, target), tls_policy=demand.reason)
         try:
@@ -167,9 +167,10 @@ class Dialler:
             )
             verdict = self._not_opened(client, facts, verdict)
             again = tls = None
-            if failure.phase == "starttls":
+            if failure.phase == "starttls" and not isinstance(failure, SessionUnfitError):
                 again = self._after_failed_tls(demand, slot)
-                tls = None if again is demand else self._failed_tls(failure)
+                if again is None or not again.attempt:
+                    tls = self._failed_tls(failure)
             return Call(facts, verdict=verdict, again=again, tls=tls)
         finally:
             self._client = None
@@ -181,25 +182,22 @@ class Dialler:
             tls = tls_result(demand, facts, target.host.name, self._ready.plan)
         return Call(facts, client, tls=tls)
 
-    def _failed_tls(self, failure: SMTPSessionError) -> tuple[str, str] | None:
+    def _failed_tls(self, failure: SMTPSessionError) -> tuple[str, str]:
         """Why TLS did not come about, in the words of reports."""
-        if isinstance(failure, SessionUnfitError):
-            return None  # it is the sender's wish that could not be met
         if not self._tls_offered:
             return "starttls-not-supported", ""
         return fault_result(self._fault), self._fault or failure.text
 
     def _after_failed_tls(self, demand: TLSDemand, slot: SessionSlot) -> TLSDemand | None:
         """What to demand of a host, over a new connection, with which TLS did not come about."""
-        if slot.offered:
-            # It may be the session that the host cannot go on with: nothing is known before a
-            # handshake without one has failed.
-            slot.forget()
-            return demand
         path = self._ready.path
-        if demand.attempt and not demand.required:
+        if slot.offered:
+            slot.forget()
+        elif demand.attempt and not demand.required:
             self._context.tls.handshake_failed(self._ready.plan, path)
-        return demand.after_failed_handshake(path.opportunistic_tls_reconnect_on_failed_handshake)
+        return demand.after_failed_handshake(
+            path.opportunistic_tls_reconnect_on_failed_handshake, resumed=slot.offered
+        )
 
     async def _connect(self, target: Target) -> ESMTPClient:
         path, source = self._ready.path, self._ready.source

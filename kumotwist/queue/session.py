@@ -42,6 +42,10 @@ from kumotwist.tls.policy import TLSDemand
 
 __all__ = ["DeliverySession"]
 
+#: How often one address is called at most, one call after another: with a TLS session that was
+#: kept, with a full handshake, in the clear.
+MOST_CALLS = 3
+
 
 class DeliverySession:
     """One connection (or the search for one) on behalf of a ready queue.
@@ -158,7 +162,9 @@ class DeliverySession:
                 tls_policy = demand.reason
                 self._walk.failed(verdict)
                 continue
-            while demand is not None:
+            for _ in range(MOST_CALLS):
+                if demand is None:
+                    break
                 await self._turn_to_connect()
                 self._trace(batch, "connecting", target=str(target))
                 call = await self._dialler.dial(target, demand)

@@ -70,6 +70,7 @@ class TLSDemand:
     @ivar dane: the TLSA records that decide which certificate is good.
     @ivar refusal: why the host must not be used at all; empty if it may be.
     @ivar policy: whose policy applies, for TLS reports.
+    @ivar resume: a TLS session that was kept may be gone on with.
     """
 
     attempt: bool
@@ -81,17 +82,25 @@ class TLSDemand:
     dane: DANE | None = None
     refusal: str = ""
     policy: PolicyType = PolicyType.NONE
+    resume: bool = True
 
-    def after_failed_handshake(self, reconnect: bool) -> TLSDemand | None:
+    def after_failed_handshake(self, reconnect: bool, *, resumed: bool = False) -> TLSDemand | None:
         """What to try with the same host, over a new connection, when the handshake failed.
 
+        Each answer asks for less than the demand before it: a full handshake instead of a resumed
+        session, no TLS at all, nothing. So a host is never called without end.
+
         @param reconnect: C{opportunistic_tls_reconnect_on_failed_handshake}.
+        @param resumed: whether a session was offered in that handshake. It may be the session that
+            the host cannot go on with: nothing is known before a handshake without one has failed.
         @return: L{None} if there is nothing to try: the next host is due.
         """
+        if resumed and self.resume and self.attempt:
+            return attrs.evolve(self, resume=False)
         if not (reconnect or self.waived) or self.required or not self.attempt:
             return None
         reason = f"{self.reason}, clear after a failed handshake"
-        return TLSDemand(False, False, False, reason, policy=self.policy)
+        return TLSDemand(False, False, False, reason, policy=self.policy, resume=False)
 
 
 def tls_demand(enable_tls: str, wish: TLSWish = TLSWish.NOTHING) -> TLSDemand:

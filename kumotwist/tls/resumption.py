@@ -56,12 +56,13 @@ class TLSSessions:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def slot(self, source: str, host: str, port: int) -> SessionSlot:
+    def slot(self, source: str, host: str, port: int, *, resume: bool = True) -> SessionSlot:
         """The place for the sessions of a source with a host.
 
         @param host: the name that its certificate must be for.
+        @param resume: as in L{SessionSlot}.
         """
-        return SessionSlot(self, (source, host, port))
+        return SessionSlot(self, (source, host, port), resume)
 
     def get(self, key: Hashable) -> KeptSession | None:
         """A session that is not too old."""
@@ -96,12 +97,14 @@ class TLSSessions:
 class SessionSlot:
     """Where one connection finds the session of the one before it, and leaves its own.
 
+    @param resume: whether a kept session may be offered; one is left in any case.
     @ivar offered: whether a session was offered to the host.
     """
 
-    def __init__(self, sessions: TLSSessions, key: Hashable) -> None:
+    def __init__(self, sessions: TLSSessions, key: Hashable, resume: bool = True) -> None:
         self._sessions = sessions
         self._key = key
+        self._resume = resume
         self.offered = False
 
     def take(self, context: SSL.Context, *, verify: bool) -> KeptSession | None:
@@ -110,7 +113,7 @@ class SessionSlot:
         @param context: the context of the new connection.
         @param verify: whether only a certificate that was found good will do.
         """
-        kept = self._sessions.get(self._key)
+        kept = self._sessions.get(self._key) if self._resume else None
         if kept is None or kept.context is not context or (verify and not kept.verified):
             return None
         self.offered = True
