@@ -125,7 +125,10 @@ class _SOCKS5(_Incoming):
         super().reached(outgoing)
 
     def not_reached(self) -> None:
-        self.refuse(Rep.CONNECTION_REFUSED)
+        if self.factory.closes:
+            self.transport.loseConnection()
+        else:
+            self.refuse(Rep.CONNECTION_REFUSED)
 
 
 class _HAProxy(_Incoming):
@@ -176,6 +179,7 @@ class MemorySOCKS5(_Proxy):
 
     @ivar refusal: what it answers to CONNECT, if it refuses.
     @ivar bind_refusal: what it answers to BIND, if it refuses.
+    @ivar closes: does so where a destination refuses, without an answer, like OpenSSH's.
     """
 
     protocol = _SOCKS5
@@ -184,6 +188,7 @@ class MemorySOCKS5(_Proxy):
         super().__init__(network, host, port)
         self.refusal: Rep | None = None
         self.bind_refusal: Rep | None = None
+        self.closes = False
 
 
 class MemoryHAProxy(_Proxy):

@@ -24,6 +24,7 @@ from kumotwist.endpoints import (
     NegotiationTimeoutError,
     NotAllowedError,
     ProxyConnectError,
+    SuspectedProxyError,
 )
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.settings.types import HostPort
@@ -219,6 +220,39 @@ class DeadlineTests(FailoverCase):
         self.failureResultOf(connecting, NegotiationTimeoutError)
         assert self.source.proxies is not None
         self.assertFalse(any(proxy.health.troubled for proxy in self.source.proxies.proxies))
+
+    def test_close_instead_of_an_answer(self) -> None:
+        """Where the first proxy closes instead of answering, the next one shows who failed."""
+        self.a.closes = True
+        self.a.refusal = None
+        self.network.servers.pop(("192.0.2.1", 25))
+        connecting = self.connect()
+        self.failureResultOf(connecting, DestinationRefusedError)
+        assert self.source.proxies is not None
+        self.assertFalse(any(proxy.health.troubled for proxy in self.source.proxies.proxies))
+
+    def test_every_proxy_closes(self) -> None:
+        """Where all of them do, it is a suspicion, and one destination holds none of them."""
+        self.a.closes = self.b.closes = True
+        self.network.servers.pop(("192.0.2.1", 25))
+        for _ in range(9):
+            failure = self.failureResultOf(self.connect(), SuspectedProxyError)
+            self.assertEqual(failure.value.phase, "connect-request")
+        assert self.source.proxies is not None
+        self.assertFalse(any(proxy.health.troubled for proxy in self.source.proxies.proxies))
+
+    def test_closing_proxy_is_passed_over(self) -> None:
+        """A proxy that closes towards several destinations is left out for a while."""
+        self.a.closes = True
+        for number in range(9):
+            destination = ipaddress.ip_address(f"192.0.2.{100 + number}")
+            endpoint = self.source.endpoint(self.network, destination, 25, TIMEOUT)
+            connecting = endpoint.connect(Factory.forProtocol(Protocol))
+            self.network.settle()
+            self.failureResultOf(connecting, DestinationRefusedError)
+        assert self.source.proxies is not None
+        held = [proxy.health.troubled for proxy in self.source.proxies.proxies]
+        self.assertEqual(held, [True, False])
 
     def test_cancel(self) -> None:
         """Cancelling ends every connection that is being made."""

@@ -32,7 +32,7 @@ from kumotwist.endpoints import (
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.errors import KumotwistError
 from kumotwist.testing.endpoints import MemoryEndpoint, RecordingEndpoint
-from kumotwist.testing.scripted import ScriptedServer, Send, Step
+from kumotwist.testing.scripted import Close, ScriptedServer, Send, Step
 from tests.test_endpoints_contract import Applications
 
 HOP = PlannedHop("socks5", "10.0.5.10:5000", "10.0.0.1", "192.0.2.1:25")
@@ -40,24 +40,30 @@ BOUND = b"\x05\x00\x00\x01\x0a\x00\x00\x01\xcf\xda"
 
 
 class Answering(ScriptedServer):
-    """Answers each segment with the next reply, whatever was asked."""
+    """Answers each segment with the next reply, whatever was asked; a close comes with the reply
+    before it."""
+
+    def connectionMade(self) -> None:
+        """Say nothing unasked."""
 
     def dataReceived(self, data: bytes) -> None:
         """Answer."""
         assert self.transport is not None
-        if self.steps:
+        if self.steps and isinstance(self.steps[0], Send):
             step = self.steps.pop(0)
             assert isinstance(step, Send)
             self.transport.write(step.data)
+        if self.steps and isinstance(self.steps[0], Close):
+            self.transport.loseConnection()
 
 
 class OutcomeTests(SynchronousTestCase):
     """Replies of a proxy, and the errors that they become."""
 
-    def error(self, *replies: bytes, **options: object) -> EgressError:
-        """What connecting fails with when a proxy answers like this."""
+    def error(self, *replies: bytes | None, **options: object) -> EgressError:
+        """What connecting fails with when a proxy answers like this; L{None} is a close."""
         clock = Clock()
-        steps: list[Step] = [Send(reply) for reply in replies]
+        steps: list[Step] = [Close() if each is None else Send(each) for each in replies]
         server = MemoryEndpoint(clock, Factory.forProtocol(lambda: Answering(steps)))
         arguments: dict[str, object] = {"source": "10.0.0.1", "server_name": "10.0.5.10:5000"}
         arguments.update(options)
@@ -162,7 +168,27 @@ class OutcomeTests(SynchronousTestCase):
             error = self.error(*replies)
             self.assertIsInstance(error, NegotiationTimeoutError)
             self.assertEqual((error.phase, error.blames), (phase, blames))
+            self.assertEqual(error.ambiguous, phase == "connect-request")
             self.assertIn(words, str(error))
+
+    def test_close_instead_of_an_answer(self) -> None:
+        """A close is the proxy's failure, unless it only did not answer CONNECT: then nobody can
+        tell, and the error says so."""
+        for replies, phase in (
+            ((None,), "greeting"),
+            ((b"\x05\x00", None), "bind"),
+            ((b"\x05\x00", BOUND, BOUND[:5], None), "connect-request"),
+        ):
+            error = self.error(*replies)
+            self.assertIs(type(error), ProxyNegotiationError)
+            self.assertEqual((error.phase, error.ambiguous), (phase, False))
+            self.assertIn("the proxy closed the connection instead of answering", str(error))
+        for source, answers in (("10.0.0.1", [b"\x05\x00", BOUND]), (None, [b"\x05\x00"])):
+            error = self.error(*answers, None, source=source)
+            self.assertIs(type(error), SuspectedProxyError)
+            self.assertEqual((error.phase, error.ambiguous), ("connect-request", True))
+            self.assertIn("whether 192.0.2.1:25 can be reached", str(error))
+            self.assertIn("the destination may have refused, or the proxy failed", str(error))
 
     def test_family_mismatch(self) -> None:
         """Different families are found before anything is connected, and nobody is to blame."""

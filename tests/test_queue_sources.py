@@ -208,6 +208,61 @@ class SuspicionTests(SourceCase):
         world.inject("y@c.example")
         self.assertEqual(len(world.records("Delivery")), 1)
 
+    def test_closing_proxy_and_one_dead_destination(self) -> None:
+        """A proxy that closes where a destination refuses (ssh -D) is never held for one: the site
+        alone is put off, its attempts are counted, and other mail goes on."""
+        for silent in (False, True):
+            world = self.world(
+                p1={"socks5_proxy_server": P1, "suspend_when_proxy_unhealthy": TEN_MINUTES}
+            )
+            self.one.closes = True
+            if silent:
+                world.network.servers["192.0.2.1", 25] = None
+            else:
+                del world.network.servers["192.0.2.1", 25]
+            (first,) = world.inject("x@b.example")
+            for n in range(9):
+                world.network.pass_time(61)
+                world.inject(f"x{n}@b.example")
+                self.assertTrue(world.health.usable("p1"))
+            world.inject("y@c.example")
+            self.assertEqual(len(world.records("Delivery")), 1)
+            world.network.pass_time(7200, step=30)
+            self.assertGreaterEqual(first.attempts, 3)
+            content = world.records("TransientFailure")[0]["response"]["content"]
+            self.assertIn("suspected proxy failure: via socks5 10.0.0.1:1080", content)
+            self.assertIn("192.0.2.1:25", content)
+
+    def test_closing_proxy_is_held(self) -> None:
+        """Closes in a row towards two sites hold the source; a third site's probe ends that."""
+        names = [f"d{n}.example" for n in range(2)]
+        records = {name: [f"MX 10 mx.{name}"] for name in names}
+        records |= {f"mx.{name}": [f"A 192.0.2.{7 + n}"] for n, name in enumerate(names)}
+        world = World(SITES | records, sources={"p1": {"socks5_proxy_server": P1}})
+        MemorySOCKS5(world.network, "10.0.0.1").closes = True
+        world.sink("192.0.2.1")
+        for _ in range(3):
+            world.inject(*(f"x@{name}" for name in names))
+        self.assertFalse(world.health.usable("p1"))
+        world.inject("y@b.example")
+        self.assertEqual(world.records("Delivery"), [])
+        world.network.pass_time(60)
+        self.assertEqual(len(world.records("Delivery")), 1)
+        self.assertTrue(world.health.usable("p1"))
+
+    def test_probes_take_turns(self) -> None:
+        """Of two sites whose mail waits for a source, one that is dead does not have all probes."""
+        world = self.world(p1={"socks5_proxy_server": P1})
+        self.one.closes = True
+        self.one.stop()
+        world.inject(*(f"x{n}@b.example" for n in range(9)))
+        world.inject("y@c.example")
+        del world.network.servers["192.0.2.1", 25]
+        self.one.start()
+        world.network.pass_time(30)
+        self.assertEqual(len(world.records("Delivery")), 1)
+        self.assertTrue(world.health.usable("p1"))
+
     def test_silent_haproxy(self) -> None:
         """Silence towards several sites holds it; when it speaks again, mail goes on."""
         world = World(

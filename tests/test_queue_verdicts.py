@@ -24,6 +24,7 @@ from kumotwist.endpoints.errors import (
     ProxyLoginError,
     ProxyNegotiationError,
     ProxyRefusedError,
+    SuspectedProxyError,
 )
 from kumotwist.endpoints.hops import PlannedHop
 from kumotwist.queue.plan import Host, MailLoopError, NullMXError, Plan
@@ -189,6 +190,7 @@ CASES: dict[str, Case] = {
     "proxy-bind": connect(ProxyBindError(HOP, "bind", "REP 01", rep=1)),
     "proxy-timeout": connect(NegotiationTimeoutError(HOP, "bind", "no answer")),
     "proxy-destination-timeout": connect(NegotiationTimeoutError(HOP, "connect-request", "…")),
+    "proxy-closed": connect(SuspectedProxyError(HOP, "connect-request", "closed")),
     "rep-unknown": refused(0x5B),
     "proxy-family": connect(AddressFamilyMismatchError(HOP, "connect", "families")),
     "bind-unplumbed": connect(os_error(error.ConnectBindError, errno.EADDRNOTAVAIL)),

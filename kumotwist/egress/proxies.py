@@ -251,10 +251,12 @@ class _Walk:
         if self._over or failure.check(CancelledError, ConnectingCancelledError):
             return
         error = failure.value
-        if not isinstance(error, EgressError) or error.blames != "proxy":
+        if not isinstance(error, EgressError) or not (error.ambiguous or error.blames == "proxy"):
             self._answered(failure, proxy)
             return
-        if not isinstance(error, _CHOOSY) and not isinstance(error.cause, ConnectBindError):
+        if error.ambiguous:
+            self._note_suspicion(proxy, error)
+        elif not isinstance(error, _CHOOSY) and not isinstance(error.cause, ConnectBindError):
             self._note_failure(proxy, error.problem)
         self._errors.append((proxy, error))
         if self._left and self._reactor.seconds() < self._ends:
@@ -282,6 +284,17 @@ class _Walk:
             proxy.suspensions += 1
         proxy.health.failed(self._reactor.seconds(), reason)
 
+    def _note_suspicion(self, proxy: Proxy, error: EgressError) -> None:
+        """Another proxy is asked, which shows who failed; the suspicion remains if it cannot."""
+        before = proxy.health.troubled
+        proxy.health.suspected(self._reactor.seconds(), error.hop, error.problem)
+        if self._several and proxy.health.troubled and not before:
+            self._log.warn(
+                "proxy {proxy} is suspected and passed over for a while: {reason}",
+                proxy=proxy.name, reason=error.problem,
+            )  # fmt: skip
+            proxy.suspensions += 1
+
     def _note_success(self, proxy: Proxy) -> None:
         if self._several and proxy.health.troubled:
             self._log.info("proxy {proxy} works again", proxy=proxy.name)
@@ -290,7 +303,7 @@ class _Walk:
     def _summary(self) -> Exception:
         """One error for all: a proxy that works and refused this destination knows it best."""
         for _, error in self._errors:
-            if isinstance(error, _CHOOSY):
+            if isinstance(error, _CHOOSY) or getattr(error, "ambiguous", False):
                 return error
         if len(self._errors) == 1:
             return self._errors[0][1]

@@ -75,6 +75,8 @@ class Negotiation(Shape):
     @ivar trailing: what arrived behind the negotiation, once done.
     @ivar source_address: the address that the proxy uses, as L{ProxyHop} shows it, once done.
     @ivar login_unused: whether there is a login for which the proxy did not ask.
+    @ivar unanswered: whether the proxy has answered before, and has said nothing yet to the
+        request to connect: if it closes then, the destination may be the reason.
     @ivar answers: whether this kind of proxy says anything by itself. If not, a stream that ends
         before its first octet is suspect.
     """
@@ -85,6 +87,8 @@ class Negotiation(Shape):
     def phase(self) -> str: ...
     @property
     def done(self) -> bool: ...
+    @property
+    def unanswered(self) -> bool: ...
     @property
     def trailing(self) -> bytes: ...
     @property
@@ -290,6 +294,8 @@ class Attempt:
             )
         elif not orderly and transport is not None and is_tls(transport.transport):
             error = ProxyConnectError(hop, "tls", f"TLS with the proxy failed: {why}", reason.value)
+        elif self._negotiation.unanswered:
+            error = _suspect_refusal(hop, reason.value)
         else:
             waiting = _WAITING_FOR.get(phase, phase)
             problem = f"the proxy closed the connection instead of answering {waiting}: {why}"
@@ -409,6 +415,15 @@ def _suspect(hop: PlannedHop, cause: BaseException | None) -> SuspectedProxyErro
         "the source address, or to reach the destination"
     )
     return SuspectedProxyError(hop, "banner", problem, cause)
+
+
+def _suspect_refusal(hop: PlannedHop, cause: BaseException | None) -> SuspectedProxyError:
+    """The error for a close instead of the answer to the request to connect."""
+    problem = (
+        f"the proxy closed the connection instead of answering whether {hop.destination} can be "
+        f"reached ({_words(cause)}): the destination may have refused, or the proxy failed"
+    )
+    return SuspectedProxyError(hop, "connect-request", problem, cause)
 
 
 def _words(error: BaseException | None) -> str:

@@ -54,11 +54,14 @@ class EgressError(KumotwistError, ConnectError):
     @ivar problem: what happened, in words, without the hop.
     @ivar cause: the exception behind it, if there is one.
     @ivar login_unused: whether a login was offered and the (SOCKS5) proxy asked for none.
+    @ivar ambiguous: whether nobody can tell if the proxy or the destination failed; C{blames} is
+        the more likely one then.
     @cvar blames: C{"proxy"}, C{"destination"} or C{"nobody"}.
     """
 
     blames: Blame = "proxy"
     login_unused: bool = False
+    ambiguous: bool = False
 
     def __init__(
         self,
@@ -136,13 +139,24 @@ class NegotiationTimeoutError(EgressError):
         """C{"destination"} in the phase C{connect-request}, else C{"proxy"}."""
         return "destination" if self.phase == "connect-request" else "proxy"
 
+    @property
+    def ambiguous(self) -> bool:  # type: ignore[override]
+        """Whether it is the phase C{connect-request}: a proxy may hang there as well."""
+        return self.phase == "connect-request"
+
 
 class SuspectedProxyError(EgressError, ConnectionLost):
-    """HAProxy closed the stream, or was silent, before the destination's first octet.
+    """The proxy closed the stream without a word, where it or the destination may have failed.
 
-    The PROXY protocol has no reply: a source address that HAProxy does not own shows only like
-    this. It is given to C{connectionLost}, since C{connect} could not know.
+    HAProxy, before the destination's first octet (C{phase} is C{banner}): the PROXY protocol has no
+    reply, so a source address that HAProxy does not own shows only like this. It is given to
+    C{connectionLost}, since C{connect} could not know.
+
+    A SOCKS5 proxy that had answered everything before, instead of the reply to CONNECT (C{phase} is
+    C{connect-request}): OpenSSH's does so where the destination refuses. C{connect} fails with it.
     """
+
+    ambiguous = True
 
 
 class ProxyRefusedError(EgressError):

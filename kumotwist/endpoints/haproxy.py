@@ -27,6 +27,7 @@ class _HeaderNegotiation:
     """Says the header and is done: HAProxy answers nothing."""
 
     answers = False
+    unanswered = False
     login_unused = False
     phase = "connect"
     done = True

@@ -31,6 +31,7 @@ class _HTTPNegotiation:
     """Pumps an L{HTTPConnectClient} and turns its refusals into errors that name the hop."""
 
     answers = True
+    unanswered = False
     source_address = ""
     login_unused = False
 

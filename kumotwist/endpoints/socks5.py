@@ -61,6 +61,10 @@ class _SOCKS5Negotiation:
         return self._client.phase
 
     @property
+    def unanswered(self) -> bool:
+        return self._client.unanswered
+
+    @property
     def trailing(self) -> bytes:
         return self._client.trailing_data
 

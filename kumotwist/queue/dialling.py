@@ -265,9 +265,9 @@ class Dialler:
 
     def _not_connected(self, failure: BaseException, verdict: Verdict) -> Verdict:
         """Tell the source's health why there is no connection."""
+        if verdict.suspected:
+            return self._suspected(verdict)
         if verdict.scope is Scope.SOURCE:
-            if verdict.suspected:
-                return self._suspected(verdict)
             self._failed(verdict, failure)
         elif _got_beyond_source(failure):
             self._source_works(self._context.facts(self._ready))

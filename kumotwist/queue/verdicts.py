@@ -119,6 +119,9 @@ def judge_connect(failure: BaseException, target: str) -> Verdict:
         reply = internal_reply(451, "4.4.4", str(failure))
         return Verdict(Scope.HOST, reply, charge=False, blame="nobody")
     if isinstance(failure, EgressError):
+        if failure.ambiguous:
+            reply = internal_reply(451, "4.4.1", f"suspected proxy failure: {failure}")
+            return Verdict(Scope.HOST, reply, suspected=True)
         if failure.blames == "proxy":
             reply = internal_reply(451, "4.4.1", str(failure))
             suspected = isinstance(failure, _CHOOSY)

@@ -12,7 +12,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
-from kumotwist.endpoints import EgressError, socks5Endpoint
+from kumotwist.endpoints import EgressError, SuspectedProxyError, socks5Endpoint
 from kumotwist.interfaces import IProxiedTransport
 from tests.integration import parts
 from tests.integration.program import start_plugin
@@ -110,10 +110,16 @@ class ServersTests(TestCase):
         self.assertEqual(error.blames, "proxy")
 
     async def test_ssh(self) -> None:
-        """C{ssh -D} carries the stream; it does not do BIND."""
+        """C{ssh -D} carries the stream; it does not do BIND, and where a destination refuses it
+        closes without an answer, which is only suspicious."""
         _, server = await start_ssh_socks(self)
         await self.converse(self.through(server))
         await self.assert_no_source(server)
+        await self.port.stopListening()
+        factory: Any = Factory.forProtocol(Counting)
+        connecting = self.through(server).connect(factory)
+        error = await self.assertFailure(connecting, SuspectedProxyError)
+        self.assertEqual((error.phase, error.ambiguous), ("connect-request", True))
 
     async def test_dante(self) -> None:
         """Dante carries the stream; its BIND binds another address."""

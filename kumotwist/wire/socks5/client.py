@@ -15,7 +15,8 @@ know it answers with an error, or with another address than the one that was ask
 the negotiation, because the stream would leave from the wrong address.
 
 Every request waits for the reply to the one before, and the password is said only to a server
-that chose method 02.
+that chose method 02. A server that says more than it was asked is no SOCKS5 server: only behind
+the last reply may octets follow.
 """
 
 from __future__ import annotations
@@ -250,6 +251,11 @@ class SOCKS5Client:
         self._buffer += data
 
     @property
+    def unanswered(self) -> bool:
+        """Whether the server has answered everything until CONNECT, and to that nothing yet."""
+        return self.phase == "connect-request" and not self._buffer
+
+    @property
     def trailing_data(self) -> bytes:
         """What arrived behind the last reply: the beginning of the stream."""
         return bytes(self._buffer) if self.phase == "established" else b""
@@ -290,6 +296,7 @@ class SOCKS5Client:
             )
         del self._buffer[:2]
         if method == USERNAME_PASSWORD:
+            self._check_asked()
             self.phase = "login"
             return Send(self._login)
         self.login_unused = bool(self._login)
@@ -308,11 +315,13 @@ class SOCKS5Client:
         return self._send_request()
 
     def _send_request(self) -> Event:
-        if self._source is not None and self._bound is None:
+        bind = self._source is not None and self._bound is None
+        if not (bind or self._connect):
+            return self._establish(self._bound)
+        self._check_asked()
+        if self._source is not None and bind:
             self.phase = "bind"
             return Send(bytes((VERSION, Command.BIND, 0)) + Address(self._source, 0).to_bytes())
-        if not self._connect:
-            return self._establish(self._bound)
         self.phase = "connect-request"
         return Send(bytes((VERSION, Command.CONNECT, 0)) + self._request)
 
@@ -355,6 +364,12 @@ class SOCKS5Client:
         if self.phase == "connect-request" and _says_nothing(reported):
             return True
         return _as_ip(reported.host) == self._source
+
+    def _check_asked(self) -> None:
+        """What has arrived before a request was sent cannot be the answer to it."""
+        if self._buffer:
+            sample = bytes(self._buffer[:16])
+            raise RemoteProtocolError(f"the server answered before it was asked: {sample!r}")
 
     def _check_version(self, expected: int) -> None:
         if not self._buffer or self._buffer[0] == expected:
