@@ -236,6 +236,7 @@ class ProxyCase(TestCase):
         self,
         rules: Sequence[tuple[str, ProxyRuleSettings]] = (),
         checker: ICredentialsChecker | None = None,
+        pages: Callable[[], Sequence[tuple[str, int]]] = tuple,
         **settings: Any,
     ) -> ProxyService:
         """Start a proxy at port 5000."""
@@ -246,6 +247,7 @@ class ProxyCase(TestCase):
             rules,
             checker,
             dialer=self.dialer,
+            pages=pages,
         )
         self.service.startService()
         return self.service

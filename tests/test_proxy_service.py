@@ -213,6 +213,11 @@ class CertificateTests(ProxyCase):
         client.transport.lose(ConnectionLost())
         self.assertEqual(service.counters.tls_failures, 1)
         self.assertIn("TLS handshake failed", self.outcome())
+        client = self.client()
+        client.say(b"GET / HTTP/1.1\r\n\r\n")
+        client.transport.lose()
+        service._shared.log.flush()
+        self.assertEqual(self.lines()[-1]["outcome"], "TLS handshake failed: http request")
 
     def test_renewal(self) -> None:
         """A renewed certificate is used for the next clients; a broken one leaves the old."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
@@ -52,6 +53,34 @@ class RefusalTests(ProxyCase):
         self.assertEqual(client.say(connect_to("10.0.0.1", 5000)), refusal(2))
         client.transport.lose()
         self.assertEqual(self.outcome(), "REP 02: refused by the default: the proxy's own listener")
+
+    def test_no_socket(self) -> None:
+        """Where a client chose no source and there is no socket for it, none is named."""
+        self.start()
+        self.dialer.owned.clear()
+        self.dialer.bind_error = errno.EMFILE
+        client = self.client()
+        client.say(GREETING + CONNECT)
+        client.transport.lose()
+        self.assertEqual(
+            self.outcome(), "REP 01: cannot make a socket: EMFILE (Too many open files)"
+        )
+
+    def test_own_pages(self) -> None:
+        """Nor to the pages of its own process, whatever the ports allowed, unless a rule names
+        them; another port of the same address is open."""
+        places = [("0.0.0.0", 8000)]
+        for destinations, reply in (((), 2), (("10.0.0.1/32",), None)):
+            named = {"destinations": ", ".join(destinations)} if destinations else {}
+            self.start([("any", rule("allow", ports="1-65535", **named))], pages=lambda: places)
+            client = self.client()
+            client.say(GREETING)
+            said = client.say(connect_to("10.0.0.1", 8000))
+            self.assertEqual(said, b"" if reply is None else refusal(reply))
+        self.start([("any", rule("allow", ports="1-65535"))], pages=lambda: places)
+        client = self.client()
+        client.say(GREETING)
+        self.assertEqual(client.say(connect_to("10.0.0.1", 8001)), b"")
 
     def test_open_connections(self) -> None:
         """The limit of a source holds for all clients together, and frees up when one ends."""

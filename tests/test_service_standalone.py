@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -107,6 +109,22 @@ class ProxyTests(SynchronousTestCase):
         settings = ProxySettings(listen="tcp:5000:interface=127.0.0.1")
         service = proxy_services(MemoryReactorClock(), {"local": settings}, {})
         self.assertTrue(IService.providedBy(service))
+
+    def test_pages_are_its_own(self) -> None:
+        """The proxy leads nobody to the pages of its process, from when on they are served."""
+        reactor = MemoryReactorClock()
+        settings = ProxySettings(listen="tcp:5000:interface=127.0.0.1")
+        pages: list[tuple[str, ListeningService]] = []
+        [proxy] = list(proxy_services(reactor, {"local": settings}, {}, pages))
+        for what, port in (("[listener:in]", 2525), ("[http]", 8000)):
+            place = f"tcp:{port}:interface=10.0.0.1"
+            pages.append((what, ListeningService(reactor, what, place, Factory())))
+        here = ip_address("0.0.0.0")  # where every port of this reactor is
+        self.assertFalse(proxy._is_own(here, 8000))
+        for _, service in pages:
+            service.startService()
+        self.assertTrue(proxy._is_own(here, 8000))
+        self.assertFalse(proxy._is_own(here, 2525))
 
     def test_pages_last(self) -> None:
         """While the proxies drain their pages are there, and say that they drain."""

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from kumotwist.errors import KumotwistError
 
-__all__ = ["CertificateError", "ProxyCertificate"]
+__all__ = ["CertificateError", "ProxyCertificate", "tls_trouble"]
 
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 #: Seconds between two looks at the files.
@@ -55,6 +55,14 @@ def _load(certificate_path: str, key_path: str) -> SSL.Context:
     except SSL.Error:
         raise CertificateError(f"{key_path} is not the key of {certificate_path}") from None
     return context
+
+
+def tls_trouble(cause: BaseException | None) -> str:
+    """Why TLS with a client has failed, in words; OpenSSL's come in tuples."""
+    if isinstance(cause, SSL.Error):
+        entries = cause.args[0] if cause.args and isinstance(cause.args[0], list) else ()
+        return ", ".join(str(entry[-1]) for entry in entries) or "no reason given"
+    return str(cause).rstrip(".") or type(cause).__name__
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +42,9 @@ from kumotwist.wire.socks5.format import Address, unmapped
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
 _log = Logger()
+
+OwnPages = Callable[[], Iterable[tuple[str, int]]]
+"""Tells the addresses and ports where a process serves pages about itself."""
 
 
 class ProxyError(KumotwistError):
@@ -90,6 +92,8 @@ class ProxyService(Service):
     @param dialer: where outgoing connections come from; by default real sockets.
     @param beside: all proxies of the process, whose listeners nobody reaches without a rule;
         looked at when it matters, so it may still grow.
+    @param pages: where the process serves pages about itself, as addresses and ports; nobody
+        reaches them without a rule either.
     @raise ProxyError: the settings cannot be used.
     """
 
@@ -103,11 +107,13 @@ class ProxyService(Service):
         *,
         dialer: IDialer | None = None,
         beside: Sequence[ProxyService] = (),
+        pages: OwnPages = tuple,
     ) -> None:
         self.name = name
         self.settings = settings
         self._reactor = reactor
         self._beside = beside
+        self._pages = pages
         self._keepalive = Keepalive(
             settings.keepalive,
             settings.keepalive_time,
@@ -277,12 +283,15 @@ class ProxyService(Service):
         return TransportRelay(client, outgoing, self.counters, self._reactor.seconds, ended, parted)
 
     def _is_own(self, address: IPAddress, port: int) -> bool:
-        """Whether this process's proxies listen there."""
-        for service in (self, *self._beside):
-            for listening in service._listening:
-                if getattr(listening, "port", None) != port:
-                    continue
-                host = unmapped(ipaddress.ip_address(getattr(listening, "host", "0.0.0.0")))
+        """Whether this process's proxies listen there, or its pages are served there."""
+        places: list[tuple[str, int]] = [
+            (getattr(listening, "host", "0.0.0.0"), getattr(listening, "port", -1))
+            for service in (self, *self._beside)
+            for listening in service._listening
+        ]
+        for text, taken in (*places, *self._pages()):
+            if taken == port:
+                host = unmapped(read_ip(text))
                 if host == address or (host.is_unspecified and self._dialer.is_local(address)):
                     return True
         return False
@@ -333,12 +342,14 @@ def build_proxies(
     reactor: Any,
     proxies: Mapping[str, ProxySettings],
     rules: Iterable[tuple[str, ProxyRuleSettings]] = (),
+    pages: OwnPages = tuple,
 ) -> MultiService:
     """Build all proxies of a process; each keeps off the listeners of the others.
 
     @param reactor: see L{ProxyService}.
     @param proxies: settings by the NAME of C{[proxy:NAME]}.
     @param rules: names and settings of all C{[proxy-rule:NAME]}, in the order of the file.
+    @param pages: see L{ProxyService}.
     @return: a service whose children are L{ProxyService}s, to be found by their names.
     @raise ProxyError: the settings of one cannot be used.
     """
@@ -347,7 +358,7 @@ def build_proxies(
     rules = list(rules)
     for name, settings in proxies.items():
         try:
-            service = ProxyService(reactor, name, settings, rules, beside=beside)
+            service = ProxyService(reactor, name, settings, rules, beside=beside, pages=pages)
         except ProxyError as error:
             raise ProxyError(error.key, error.problem, name) from None
         beside.append(service)

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.logins import check_login, user_name
+from kumotwist.proxy.certificate import tls_trouble
 from kumotwist.proxy.deadlines import Deadlines
 from kumotwist.proxy.names import client_of, resolve_name
 from kumotwist.proxy.outgoing import IOutgoing, describe, ip_of, rep_for
@@ -125,7 +126,7 @@ class ProxySession(Protocol):
             return
         if interfaces.ISSLTransport.providedBy(self.transport) and not self._encrypted:
             self._shared.counters.tls_failures += 1
-            why = one_line(reason.getErrorMessage(), 200)
+            why = one_line(tls_trouble(reason.value), 200)
             self._outcome = self._outcome or f"TLS handshake failed: {why}"
         self._give_up_waiting()
         self._end(self._outcome or "the client left")
@@ -293,7 +294,9 @@ class ProxySession(Protocol):
         try:
             outgoing = self._outgoing or self._shared.dialer.bind(source, 0)
         except OSError as error:
-            self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
+            # Where nobody has chosen a source, nothing but the socket was asked for.
+            what = f"bind {source}" if int(source) else "make a socket"
+            self._refuse(Rep.GENERAL_FAILURE, f"cannot {what}: {describe(error)}")
             return
         self._outgoing = outgoing
         self._give_time(self._shared.phases, self._connect_timed_out)

@@ -171,7 +171,8 @@ class ProxyRuleSettings:
     destinations: tuple[IPNetwork, ...] | None = setting(
         at_least_one(NETWORKS),
         "Networks that the destination must be in. By default any; but loopback and link-local "
-        "addresses and the proxy itself are only reached by a rule that names them.",
+        "addresses, the proxy itself and the `[http]` of its process are only reached by a rule "
+        "that names them.",
         default=None,
     )
     ports: tuple[PortRange, ...] | None = setting(

@@ -49,6 +49,7 @@ class ListeningService(Service):
         self._endpoint = endpoint
         self._factory = factory
         self._port: IListeningPort | None = None
+        self._place: tuple[str, int] | None = None
 
     @property
     def address(self) -> str:
@@ -73,7 +74,7 @@ class ListeningService(Service):
     @property
     def socket_address(self) -> tuple[str, int] | None:
         """The IP address and the port; L{None} while it does not listen on any."""
-        return socket_address(self._port)
+        return self._place
 
     def startService(self) -> None:
         """Listen.
@@ -97,6 +98,7 @@ class ListeningService(Service):
     def _listens(self, port: IListeningPort) -> Deferred[None] | None:
         if self.running:
             self._port = port
+            self._place = socket_address(port)
             quiet_about_shortage(self._what, port, self._reactor.seconds)
             return None
         # Stopped before it began, as can be with an endpoint that takes its time.
@@ -116,6 +118,7 @@ class ListeningService(Service):
         """Accept no more connections; those that stand are the factory's."""
         super().stopService()  # type: ignore[no-untyped-call]
         port, self._port = self._port, None
+        self._place = None
         if port is None:
             return succeed(None)
         stopping: Deferred[None] = maybeDeferred(cast("Any", port).stopListening)

@@ -225,7 +225,9 @@ class Node(MultiService):
             self._listen(f"[listener:{name}]", settings.listen, factory)
         # Of several processes the supervisor has the proxies, the sinks and the pages.
         proxies = configuration.proxies if self._alone else {}
-        self._proxies = proxy_services(self._reactor, proxies, configuration.proxy_rules)
+        self._proxies = proxy_services(
+            self._reactor, proxies, configuration.proxy_rules, self._listening
+        )
         self._proxies.setServiceParent(self)
         if not self._alone:
             return

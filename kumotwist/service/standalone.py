@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import IService, MultiService
@@ -64,15 +64,26 @@ def proxy_services(
     reactor: Any,
     proxies: Mapping[str, ProxySettings],
     rules: Mapping[str, ProxyRuleSettings],
+    pages: Sequence[tuple[str, ListeningService]] = (),
 ) -> MultiService:
     """Build the proxies of a process.
 
+    @param pages: what listens in the process besides, by its section; of that C{[http]} is out of
+        reach through the proxies. It may still grow.
     @raise StartError: if one cannot be built.
     """
     try:
-        return build_proxies(reactor, proxies, rules.items())
+        return build_proxies(reactor, proxies, rules.items(), lambda: _http(pages))
     except ProxyError as error:
         raise StartError(str(error)) from None
+
+
+def _http(listening: Sequence[tuple[str, ListeningService]]) -> Iterator[tuple[str, int]]:
+    """Where C{[http]} listens. Listeners for mail are what proxies lead to."""
+    for what, service in listening:
+        place = service.socket_address if what == "[http]" else None
+        if place is not None:
+            yield place
 
 
 def standalone_proxies(
@@ -88,12 +99,14 @@ def standalone_proxies(
     @param http: where C{/metrics} and C{/proxy/status} are served; L{None} for nowhere.
     @raise StartError: if a proxy cannot be built.
     """
-    services = proxy_services(reactor, proxies, rules)
+    pages: list[tuple[str, ListeningService]] = []
+    services = proxy_services(reactor, proxies, rules, pages)
     together = StandaloneProxies(services, configuration)
     if http is None:
         return together
     site = guarded_site(reactor, http.trusted_hosts, proxy_pages(services))
     listening = ListeningService(reactor, "[http] listen", http.listen, site)
+    pages.append(("[http]", listening))
     listening.setServiceParent(together)  # type: ignore[no-untyped-call]
     return together
 

@@ -95,7 +95,7 @@ class Supervisor(MultiService):
             tls_context(settings, hostname, self._state_dir)
             self._sockets.append(self._listen(f"[listener:{name}]", settings.listen, _nobody()))
         self._proxies = proxy_services(
-            self._reactor, configuration.proxies, configuration.proxy_rules
+            self._reactor, configuration.proxies, configuration.proxy_rules, self._listening
         )
         self._proxies.setServiceParent(self)
         for name, sink in configuration.sinks.items():

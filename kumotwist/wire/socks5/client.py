@@ -342,6 +342,8 @@ class SOCKS5Client:
         if read is None:
             return NEED_DATA
         reported, end = read
+        if not isinstance(reported.host, str):
+            reported = Address(unmapped(reported.host), reported.port)
         del self._buffer[:end]
         if not self._acceptable(reported):
             asked, phase = self._source, self.phase
