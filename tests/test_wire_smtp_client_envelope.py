@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.smtp.capabilities import Capabilities
+from kumotwist.wire.smtp.dsn import parse_orcpt
 from kumotwist.wire.smtp.envelope import (
     mail_command,
     message_refusal,
@@ -214,6 +215,16 @@ class ReportTests(SynchronousTestCase):
                 )
                 self.assertLess(len(line), 600)
                 self.assertNotIn("NOTIFY=SUCCESS,NEVER", line)
+
+    def test_unicode(self) -> None:
+        """An original recipient beyond ASCII is passed on, to a host without SMTPUTF8 too."""
+        orcpt = parse_orcpt("utf-8;dü+x@b.example")
+        for offered in (("DSN",), ("DSN", "SMTPUTF8")):
+            world, talker = World(ONE_HOST), Talker(*offered)
+            world.network.servers["192.0.2.1", 25] = talker
+            world.inject("c@b.example", dsn_orcpt=orcpt)
+            [line] = [line for line in talker.said if line.startswith("RCPT")]
+            self.assertEqual(line, r"RCPT TO:<c@b.example> ORCPT=utf-8;d\x{FC}\x{2B}x@b.example")
 
     def test_from_the_queue(self) -> None:
         """What was stored with a message reaches the next hop."""

@@ -37,6 +37,13 @@ class ParameterTests(SynchronousTestCase):
         """A type and bounded xtext; addresses of type utf-8 have escapes of their own."""
         self.assertEqual(parse_orcpt("RFC822;a+2Bb@c.d"), "rfc822;a+b@c.d")
         self.assertEqual(parse_orcpt("utf-8;j\\x{FC}@c.d"), "utf-8;j\\x{FC}@c.d")
+        for raw, form in (
+            ("jü+x@ö.d", r"j\x{FC}\x{2B}x@\x{F6}.d"),
+            (r"jü\x{FC}@c.d", r"j\x{FC}\x{FC}@c.d"),
+            ("\U0001f600@c.d", r"\x{1F600}@c.d"),
+            (r"a\x{G}\b@c.d", r"a\x{5C}x{G}\x{5C}b@c.d"),
+        ):
+            self.assertEqual(parse_orcpt(f"UTF-8;{raw}"), f"utf-8;{form}")
         for wrong in (
             None, "", "rfc822", "rfc822;", ";a@b", "rfc 822;a@b", "rfc822;" + "a" * 500,
             "rfc822;a+0A@b", "rfc822;a=b", "x+y;a",

@@ -17,6 +17,7 @@ import attrs
 from kumotwist.message.dates import date_time
 from kumotwist.message.header import header_end, header_value
 from kumotwist.message.queued import QueuedMessage
+from kumotwist.wire.smtp.dsn import utf_8_xtext
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply, one_line
 
 __all__ = ["Action", "Notice", "build_report", "wants_report"]
@@ -251,7 +252,7 @@ def _status_part(message: QueuedMessage, notice: Notice, host: str, now: float) 
     if not recipient.isascii():
         # RFC 6533, 3: the form that fits into a 7-bit report.
         kind = "utf-8"
-        recipient = "".join(map(_xtext, recipient))
+        recipient = utf_8_xtext(recipient)
     envelope_id = message.meta.get("dsn_envid")
     original = message.meta.get("dsn_orcpt")
     lines = [
@@ -370,10 +371,3 @@ def _token(text: str) -> str:
 def _ascii(text: str, limit: int) -> str:
     """Text for one line of a 7-bit header field."""
     return one_line(text, limit).encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _xtext(character: str) -> str:
-    """One character of an address in utf-8-addr-xtext form (RFC 6533, 3)."""
-    if "!" <= character <= "~" and character not in "\\+=":
-        return character
-    return f"\\x{{{ord(character):02X}}}"
