@@ -6,6 +6,7 @@ import io
 import sys
 from pathlib import Path
 
+import trustme
 from twisted.application.service import IService
 from twisted.python import usage
 
@@ -57,20 +58,50 @@ class OptionsTests(OutputCase):
         self.assertEqual([each.name for each in self.directory.iterdir()], ["kumo.ini"])
 
     def test_check_certificates(self) -> None:
-        """C{--check} tries certificates with their keys, those of proxies as well."""
+        """Certificates are tried with their keys, those of proxies as well; what cannot be used is
+        among all that is wrong, with its line, with and without C{--check}."""
         nonsense = self.write("nonsense", "nonsense.pem")
         pair = f"tls_certificate = {nonsense}\ntls_private_key = {nonsense}\n"
         path = self.write(
             f"[listener:in]\nlisten = 127.0.0.1:2525\n{pair}"
             f"[sink:x]\nlisten = 127.0.0.1:2526\n{pair}"
             f"[proxy:p]\nlisten = 127.0.0.1:5000\n{pair}"
+            f"[proxy:lost]\nlisten = 127.0.0.1:5001\ntls_certificate = {nonsense}.lost\n"
+            "[log]\ncolour = red\n"
+        )
+        for flags in ([], ["--check"]):
+            self.stderr.truncate(0)
+            self.assertEqual(self.exit(Options(), "-c", path, *flags), 1)
+            lines = self.stderr.getvalue().strip("\0").splitlines()
+            places = ((3, "listener:in"), (7, "sink:x"), (11, "proxy:p"), (15, "proxy:lost"))
+            for line, (number, section) in zip(lines, places, strict=False):
+                start = f"{path}:{number}: [{section}] tls_certificate: "
+                self.assertTrue(line.startswith(start), line)
+                self.assertIn(nonsense, line)
+            self.assertEqual(len(lines), 5, lines)
+        self.assertEqual(self.stdout.getvalue(), "")
+
+    def test_wrong_key(self) -> None:
+        """A key that does not fit is told at its own line, and so is a missing one."""
+        authority = trustme.CA()
+        one, other = (authority.issue_cert(name) for name in ("a.example", "b.example"))
+        chain = self.write(one.cert_chain_pems[0].bytes().decode(), "one.pem")
+        key = self.write(other.private_key_pem.bytes().decode(), "other.key")
+        pair = f"tls_certificate = {chain}\ntls_private_key = {key}\n"
+        path = self.write(
+            f"[listener:in]\nlisten = 127.0.0.1:2525\n{pair}"
+            f"[proxy:p]\nlisten = 127.0.0.1:5000\n{pair}"
+            f"[proxy:q]\nlisten = 127.0.0.1:5001\ntls_certificate = {chain}\n"
         )
         self.assertEqual(self.exit(Options(), "-c", path, "--check"), 1)
         lines = self.stderr.getvalue().splitlines()
-        for line, section in zip(lines, ("listener:in", "sink:x", "proxy:p"), strict=True):
-            self.assertTrue(line.startswith(f"{path}: [{section}] tls_certificate: "), line)
-            self.assertIn(nonsense, line)
-        self.assertEqual(self.stdout.getvalue(), "")
+        for line, (number, where) in zip(
+            lines,
+            ((4, "[listener:in] tls_private_key"), (8, "[proxy:p] tls_private_key"),
+             (11, "[proxy:q] tls_certificate")),
+            strict=True,
+        ):  # fmt: skip
+            self.assertTrue(line.startswith(f"{path}:{number}: {where}: "), line)
 
     def test_mistakes(self) -> None:
         """Every mistake is told on stderr, with status 1, with and without C{--check}."""

@@ -13,10 +13,10 @@ from kumotwist.config.listening import check_listening
 from kumotwist.egress.settings import UNSPECIFIED
 from kumotwist.settings.types import READABLE_FILE
 
-__all__ = ["check"]
+__all__ = ["FILES", "check"]
 
 #: Keys that name a file which is read at the start.
-_FILES = ("tls_certificate", "tls_private_key", "tls_required_client_ca")
+FILES = ("tls_certificate", "tls_private_key", "tls_required_client_ca")
 
 
 def check(sections: Sequence[Section]) -> Iterator[ConfigError]:
@@ -90,7 +90,7 @@ def _undefined(
 def _check_files(sections: Sequence[Section]) -> Iterator[ConfigError]:
     """Files that cannot be read."""
     for section in sections:
-        for key in _FILES:
+        for key in FILES:
             path = section.values.get(key)
             if path is not None:
                 try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import attrs
 
 from kumotwist.config.build import Section, build
-from kumotwist.config.checks import check
+from kumotwist.config.checks import FILES, check
 from kumotwist.config.configuration import Configuration
 from kumotwist.config.errors import ConfigError, ConfigErrors
 from kumotwist.config.reader import read
@@ -26,13 +26,19 @@ from kumotwist.egress.settings import (
 from kumotwist.queue.settings import QueueTable
 from kumotwist.settings.layers import Rule
 
-__all__ = ["load"]
+__all__ = ["TrySection", "load"]
 
 
-def load(path: str) -> Configuration:
+TrySection = Callable[[str, Any], Iterable[tuple[str, str]]]
+"""Tries what a section of a kind says, with its settings: keys that cannot be used, and why."""
+
+
+def load(path: str, try_section: TrySection | None = None) -> Configuration:
     """Read a file and those that it includes.
 
     @param path: the main file.
+    @param try_section: for those who want to use what is configured: told of each section that is
+        well-formed and names no file that cannot be read.
     @raise ConfigErrors: with everything that is wrong.
     """
     reading = _Reading()
@@ -40,9 +46,24 @@ def load(path: str) -> Configuration:
     reading.includes(path)
     sections = reading.unique_sections()
     reading.errors.extend(check(sections))
+    if try_section is not None:
+        reading.errors.extend(_tried(sections, reading.errors, try_section))
     if reading.errors:
         raise ConfigErrors(reading.errors)
     return _assemble(sections, tuple(reading.files))
+
+
+def _tried(
+    sections: Sequence[Section], errors: Sequence[ConfigError], try_section: TrySection
+) -> list[ConfigError]:
+    # What has been said of a file once is not said again in other words.
+    known = {(error.file, error.section) for error in errors if error.key in FILES}
+    return [
+        section.error(key, problem)
+        for section in sections
+        if section.settings is not None and (section.raw.file, section.raw.header) not in known
+        for key, problem in try_section(section.kind.name, section.settings)
+    ]
 
 
 class _Reading:

@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from kumotwist.config import Configuration
 from kumotwist.errors import KumotwistError
 from kumotwist.proxy.certificate import ProxyCertificate
-from kumotwist.smtp.settings import ListenerSettings, SinkSettings
 from kumotwist.tls.server import server_context_factory
 
 __all__ = ["unusable_certificates"]
 
+_KEYS = ("tls_certificate", "tls_private_key", "tls_required_client_ca")
 
-def unusable_certificates(configuration: Configuration) -> Iterator[str]:
-    """Try each certificate with its key.
 
-    @return: a line for each that cannot be used: the section, the file and the reason.
+def unusable_certificates(kind: str, settings: Any) -> Iterator[tuple[str, str]]:
+    """Try the certificate of a section with its key (L{kumotwist.config.loading.TrySection}).
+
+    @param kind: the kind of section, such as C{listener}.
+    @param settings: what the section says.
+    @return: the key that names what cannot be used, and why, if that is so.
     """
-    for name, listener in configuration.listeners.items():
-        yield from _unusable(f"listener:{name}", listener, listener.tls_required_client_ca)
-    for name, sink in configuration.sinks.items():
-        yield from _unusable(f"sink:{name}", sink, None)
-    for name, proxy in configuration.proxies.items():
-        certificate = proxy.tls_certificate
-        if certificate is None:
-            continue
-        try:
-            ProxyCertificate(certificate, proxy.tls_private_key or certificate, lambda: 0.0)
-        except KumotwistError as error:
-            yield f"[proxy:{name}] tls_certificate: {error}"
-
-
-def _unusable(
-    section: str, settings: ListenerSettings | SinkSettings, client_ca: str | None
-) -> Iterator[str]:
-    certificate, key = settings.tls_certificate, settings.tls_private_key
-    if certificate is None or key is None:
+    if kind not in ("listener", "sink", "proxy"):
         return
+    certificate, key = settings.tls_certificate, settings.tls_private_key
     try:
-        server_context_factory(certificate, key, client_ca)
+        if certificate is None:
+            return
+        if kind == "proxy":
+            ProxyCertificate(certificate, key or certificate, lambda: 0.0)
+        elif key is not None:
+            client_ca = getattr(settings, "tls_required_client_ca", None)
+            server_context_factory(certificate, key, client_ca)
     except KumotwistError as error:
-        yield f"[{section}] tls_certificate: {error}"
+        yield _culprit(settings, str(error)), str(error)
+
+
+def _culprit(settings: Any, problem: str) -> str:
+    """The key whose file an error names first."""
+    named = [
+        (problem.index(path), key)
+        for key in _KEYS
+        if (path := getattr(settings, key, None)) and path in problem
+    ]
+    return min(named, key=lambda each: each[0])[1] if named else _KEYS[0]

@@ -36,25 +36,16 @@ class Options(usage.Options):
 
             self.orders = WorkerOrders.parse(self["worker"])
         if self["check"]:
-            self._check_certificates()
             sys.stdout.write(f"{self['config']}: ok\n")
             raise SystemExit(0)
-
-    def _check_certificates(self) -> None:
-        from kumotwist.service.certificates import unusable_certificates
-
-        lines = [
-            f"{self['config']}: {line}\n" for line in unusable_certificates(self.configuration)
-        ]
-        if lines:
-            sys.stderr.write("".join(lines))
-            raise SystemExit(1)
 
 
 def read_configuration(path: str) -> Configuration:
     """Read a configuration, or print every mistake in it and exit with status 1."""
+    from kumotwist.service.certificates import unusable_certificates
+
     try:
-        return load(path)
+        return load(path, unusable_certificates)
     except ConfigErrors as errors:
         sys.stderr.write(f"{errors}\n")
         raise SystemExit(1) from None
