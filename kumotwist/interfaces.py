@@ -168,6 +168,9 @@ class IJournal(Interface):
         """Write one record; it can be read in the file within a second. Never raises for a full
         disk: records that cannot be written are counted and the loss is logged."""
 
+    def record_line(text: str) -> None:
+        """Write one record that is a line of JSON already, in ASCII and without its line end."""
+
 
 class ITrace(Interface):
     """The life of messages as it happens, for whoever watches; costs nothing while nobody does."""

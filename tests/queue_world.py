@@ -3,6 +3,7 @@ memory, with a spool in memory and a clock that the test moves."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,10 @@ class ListJournal:
     def record(self, record: dict[str, Any]) -> None:
         """Keep it."""
         self.records.append(record)
+
+    def record_line(self, text: str) -> None:
+        """Keep it."""
+        self.records.append(json.loads(text))
 
 
 class World:

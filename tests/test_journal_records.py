@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from kumotwist.journal import RECORD_TYPES, SourceAddress, make_record, records
+from kumotwist.journal import RECORD_TYPES, AttemptForm, SourceAddress, make_record, records
 from kumotwist.journal.records import encode_record, render_time
 from kumotwist.message import QueuedMessage
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
@@ -246,3 +246,48 @@ class EncodingTests(SynchronousTestCase):
         for record in (renamed, turned, {}, {"type": "x"}):
             self.assertEqual(json.loads(encode_record(record)), record)
             self.assertEqual(list(json.loads(encode_record(record))), list(record))
+
+
+class AttemptFormTests(SynchronousTestCase):
+    """Records of which a part was written down before."""
+
+    def test_like_all_others(self) -> None:
+        """They are, octet for octet, what would be written without that."""
+        connections: list[dict[str, Any]] = [
+            {"nodeid": "n"},
+            {
+                "nodeid": 'n"\\',
+                "site": "mx.\u00fc.example",
+                "peer_name": "mx",
+                "peer_address": "192.0.2.1",
+                "egress_source": "s",
+                "source_address": SourceAddress("192.0.2.9:0", None, "haproxy"),
+                "delivery_protocol": "ESMTP",
+                "tls_cipher": "c",
+                "tls_protocol_version": "TLSv1.3",
+                "tls_peer_subject_name": ["C=\u00e9", "CN=x"],
+                "tls_policy": "dane",
+                "session_id": "id",
+            },
+        ]
+        odd = QueuedMessage(
+            "x", "", "\U0001f600@b", "q", 0, 5.0, 0.0, meta={"reception_protocol": [1, "x"]}
+        )
+        replies = (REPLY, Reply(451, None, ("\x1b[1m", ""), ""), Reply(550, None, ("no",), "RCPT"))
+        for values in connections:
+            form = AttemptForm(**values)
+            for message in (MESSAGE, odd):
+                for reply in replies:
+                    for pool in ("p", None):
+                        record = make_record(
+                            "Bounce",
+                            now=1751365957.75,
+                            response=reply,
+                            message=message,
+                            egress_pool=pool,
+                            **values,
+                        )
+                        self.assertEqual(
+                            form.line("Bounce", message, reply, 1751365957.75, pool),
+                            encode_record(record),
+                        )

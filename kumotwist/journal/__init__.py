@@ -6,6 +6,7 @@ operators. L{Trace} tells the same story in finer steps to whoever watches at th
 nothing.
 """
 
+from kumotwist.journal.attempts import AttemptForm
 from kumotwist.journal.records import RECORD_TYPES, RecordType, SourceAddress, make_record
 from kumotwist.journal.settings import LogSettings
 from kumotwist.journal.trace import TooManyWatchersError, Trace, TraceEvent
@@ -13,6 +14,7 @@ from kumotwist.journal.writer import JournalWriter
 
 __all__ = [
     "RECORD_TYPES",
+    "AttemptForm",
     "JournalWriter",
     "LogSettings",
     "RecordType",

@@ -16,7 +16,10 @@ __all__ = [
     "RECORD_TYPES",
     "RecordType",
     "SourceAddress",
+    "encode_object",
     "encode_record",
+    "encode_text",
+    "encode_value",
     "make_record",
     "render_time",
 ]
@@ -191,15 +194,25 @@ def encode_record(record: dict[str, Any]) -> str:
     return _encode_any(record)
 
 
-def _text(value: str | None) -> str:
+def encode_text(value: str | None) -> str:
+    """A text as it stands in JSON, in ASCII; or null."""
     return "null" if value is None else _quoted(value)
 
 
-def _texts(values: dict[str, str | None] | None) -> str:
-    """An object whose values are texts."""
+def encode_value(value: Any) -> str:
+    """Any value as it stands in JSON, in ASCII."""
+    if value is None:
+        return "null"
+    return _quoted(value) if type(value) is str else _encode_any(value)
+
+
+def encode_object(values: dict[str, str | None] | None) -> str:
+    """An object whose values are texts; or null."""
     if values is None:
         return "null"
-    return "{" + ",".join([f'"{name}":{_text(value)}' for name, value in values.items()]) + "}"
+    return (
+        "{" + ",".join([f'"{name}":{encode_text(value)}' for name, value in values.items()]) + "}"
+    )
 
 
 def _encode_fields(record: dict[str, Any]) -> str:
@@ -221,15 +234,15 @@ def _encode_fields(record: dict[str, Any]) -> str:
         f'{{"type":{_quoted(kind)},"id":{_quoted(id)},"sender":{_quoted(sender)},'
         f'"recipient":{_quoted(recipient)},"queue":{_quoted(queue)},"site":{_quoted(site)},'
         f'"size":{size:d},"response":{{"code":{response["code"]:d},"enhanced_code":{code},'
-        f'"content":{_quoted(response["content"])},"command":{_text(response["command"])}}},'
-        f'"peer_address":{_texts(peer)},"timestamp":{timestamp:d},"event_time":"{event_time}",'
+        f'"content":{_quoted(response["content"])},"command":{encode_text(response["command"])}}},'
+        f'"peer_address":{encode_object(peer)},"timestamp":{timestamp:d},"event_time":"{event_time}",'
         f'"created":{created:d},"created_time":"{created_time}","num_attempts":{attempts:d},'
-        f'"bounce_classification":{_quoted(classification)},"egress_pool":{_text(pool)},'
-        f'"egress_source":{_text(source)},"source_address":{_texts(source_address)},'
-        f'"delivery_protocol":{_text(delivery_protocol)},'
-        f'"reception_protocol":{_text(reception_protocol)},"tls_cipher":{_text(tls_cipher)},'
-        f'"tls_protocol_version":{_text(tls_version)},'
-        f'"tls_peer_subject_name":{subject},"tls_policy":{_text(tls_policy)},"nodeid":{_quoted(nodeid)},"session_id":{_text(session_id)},'
+        f'"bounce_classification":{_quoted(classification)},"egress_pool":{encode_text(pool)},'
+        f'"egress_source":{encode_text(source)},"source_address":{encode_object(source_address)},'
+        f'"delivery_protocol":{encode_text(delivery_protocol)},'
+        f'"reception_protocol":{encode_text(reception_protocol)},"tls_cipher":{encode_text(tls_cipher)},'
+        f'"tls_protocol_version":{encode_text(tls_version)},'
+        f'"tls_peer_subject_name":{subject},"tls_policy":{encode_text(tls_policy)},"nodeid":{_quoted(nodeid)},"session_id":{encode_text(session_id)},'
         f'"meta":{_encode_any(meta) if meta else "{}"},'
         f'"headers":{_encode_any(headers) if headers else "{}"}}}'
     )

@@ -77,7 +77,11 @@ class JournalWriter:
 
     def record(self, record: dict[str, Any]) -> None:
         """Write one record; it can be read in the file within a second."""
-        line = encode_record(record).encode("ascii") + b"\n"
+        self.record_line(encode_record(record))
+
+    def record_line(self, text: str) -> None:
+        """Write a record that is encoded already."""
+        line = text.encode("ascii") + b"\n"
         if self._closed or self._gathered + len(line) > MAX_BACKLOG:
             self._drop()
             return

@@ -60,7 +60,8 @@ class Permit:
     @property
     def contested(self) -> bool:
         """Whether somebody waits for one of the places."""
-        return self._table is not None and any(map(self._table.is_contested, self._names))
+        table = self._table
+        return table is not None and table.waiting > 0 and any(map(table.is_contested, self._names))
 
     def tell(self) -> None:
         """Somebody has begun to wait."""
@@ -78,10 +79,12 @@ class Permit:
 class LimitTable:
     """Limits within one process; the answers are there at once. See L{ILimits}.
 
+    @ivar waiting: how many requests wait for a place.
     @param now: tells the time in seconds.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
+        self.waiting = 0
         self._places: dict[str, _Place] = {}
         self._rates = RateTable(now)
 
@@ -142,6 +145,7 @@ class LimitTable:
         place = self._places[name]
         request.waits_for = name
         place.waiting[request] = None
+        self.waiting += 1
         if len(place.waiting) == 1:
             for permit in list(place.holders):
                 permit.tell()
@@ -157,6 +161,7 @@ class LimitTable:
         place = self._places[name]
         while place.waiting and len(place.holders) < place.limit:
             request, _ = place.waiting.popitem(last=False)
+            self.waiting -= 1
             request.waits_for = ""
             full = self._first_full(request, in_turn=False)
             if full is None:
@@ -170,6 +175,7 @@ class LimitTable:
         name = request.waits_for
         if name:
             self._places[name].waiting.pop(request)
+            self.waiting -= 1
             self._tidy(name)
 
     def _tidy(self, name: str) -> None:

@@ -110,7 +110,7 @@ class SourceChoice:
         return (
             source in self._sources
             and self._health.may_try(source)
-            and self._bar(source, site) is None
+            and (not self._bars or self._bar(source, site) is None)
             and not self._is_full(source, site)
         )
 

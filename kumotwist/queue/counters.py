@@ -30,8 +30,10 @@ class DeliveryCounters:
         @param kind: the type of its record.
         @param source: the name of the source; empty if none was chosen.
         """
+        if kind == "Delivery":  # as most are
+            self.delivered[source, pool] += 1
+            return
         by_kind = {
-            "Delivery": self.delivered,
             "TransientFailure": self.transfail,
             "Bounce": self.fail,
             "Expiration": self.fail,

@@ -72,12 +72,14 @@ class Fates:
         @param original: header and body, where they are in memory, for the sender's report.
         """
         self._recorder.attempt("Delivery", message, reply, facts, self._pool(message))
-        notice = success_notice(reply, facts, self._clock.seconds())
         # A host that offers DSN was told what the sender wants, and reports itself (RFC 3461, 5.2).
-        if not facts.dsn and wants_report(message, notice.action):
-            self._reporter.succeeded(message, notice, original)
-        else:
-            self._reporter.forget(message)
+        # Nobody hears of a delivery without having asked for it.
+        if not facts.dsn and "dsn_notify" in message.meta:
+            notice = success_notice(reply, facts, self._clock.seconds())
+            if wants_report(message, notice.action):
+                self._reporter.succeeded(message, notice, original)
+                return
+        self._reporter.forget(message)
 
     def failed(self, message: QueuedMessage, verdict: Verdict, facts: AttemptFacts) -> None:
         """An attempt failed: the message is bounced, tried again later, or expires."""

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from kumotwist.interfaces import IJournal, ITrace
+from kumotwist.journal.attempts import AttemptForm
 from kumotwist.journal.records import RecordType, SourceAddress, make_record
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.counters import DeliveryCounters
@@ -45,6 +46,8 @@ class AttemptFacts:
     tls: TLSFacts | None = None
     tls_policy: str = ""
     dsn: bool = False
+    #: What a recorder has written down of it, by the node's id.
+    forms: dict[str, AttemptForm] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
 
 class Recorder:
@@ -76,34 +79,14 @@ class Recorder:
         @param pool: the message's pool, where that is not the one that the connection was made
             for: messages of several pools may share it.
         """
-        self.counters.count(kind, facts.source, pool or facts.pool)
-        source_address = None
-        if facts.source_address or facts.proxy_server:
-            source_address = SourceAddress(
-                facts.source_address, facts.proxy_server or None, facts.protocol or None
-            )
-        tls = facts.tls
-        self._journal.record(
-            make_record(
-                kind,
-                now=self._clock.seconds(),
-                nodeid=self._nodeid,
-                response=reply,
-                message=message,
-                site=facts.site,
-                peer_name=facts.host,
-                peer_address=facts.peer or None,
-                egress_pool=pool or facts.pool or None,
-                egress_source=facts.source or None,
-                source_address=source_address,
-                delivery_protocol=facts.delivery_protocol if facts.session_id else None,
-                tls_cipher=tls.cipher if tls else None,
-                tls_protocol_version=tls.protocol_version if tls else None,
-                tls_peer_subject_name=_subject(tls),
-                tls_policy=facts.tls_policy or None,
-                session_id=facts.session_id or None,
-            )
-        )
+        pool = pool or facts.pool
+        self.counters.count(kind, facts.source, pool)
+        forms = facts.forms
+        form = forms.get(self._nodeid)
+        if form is None:
+            form = forms[self._nodeid] = _form(facts, self._nodeid)
+        line = form.line(kind, message, reply, self._clock.seconds(), pool or None)
+        self._journal.record_line(line)
         if self.trace.watched:
             self.trace.emit(
                 kind.lower(),
@@ -187,6 +170,30 @@ def describe(facts: AttemptFacts) -> dict[str, str]:
         "protocol": facts.protocol,
         "tls": f"{tls.protocol_version} {tls.cipher}" if tls else "",
     }
+
+
+def _form(facts: AttemptFacts, nodeid: str) -> AttemptForm:
+    """What all records of attempts with these facts have in common."""
+    source_address = None
+    if facts.source_address or facts.proxy_server:
+        source_address = SourceAddress(
+            facts.source_address, facts.proxy_server or None, facts.protocol or None
+        )
+    tls = facts.tls
+    return AttemptForm(
+        nodeid=nodeid,
+        site=facts.site,
+        peer_name=facts.host,
+        peer_address=facts.peer or None,
+        egress_source=facts.source or None,
+        source_address=source_address,
+        delivery_protocol=facts.delivery_protocol if facts.session_id else None,
+        tls_cipher=tls.cipher if tls else None,
+        tls_protocol_version=tls.protocol_version if tls else None,
+        tls_peer_subject_name=_subject(tls),
+        tls_policy=facts.tls_policy or None,
+        session_id=facts.session_id or None,
+    )
 
 
 def _subject(tls: TLSFacts | None) -> list[str] | None:

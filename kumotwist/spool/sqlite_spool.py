@@ -271,9 +271,11 @@ class SQLiteSpool:
             return fail(error)
         if not messages:
             return succeed(None)
+        remove = self._changes.remove
         for message, identity in zip(messages, identities, strict=True):
-            self._changes.remove(identity, message.body_key)
-            self._touch(message)
+            remove(identity, message.body_key)
+            if self._touched is not None:
+                self._touch(message)
         return self._wait_for_changes()
 
     def _touch(self, message: QueuedMessage) -> None:
