@@ -22,7 +22,7 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from kumotwist.endpoints import EndpointTemplate, ProxyHop
+from kumotwist.endpoints import EndpointTemplate, ProxyBindError, ProxyHop
 from kumotwist.endpoints.parsers import EndpointParser
 from kumotwist.endpoints.strings import fill, join_arguments, split_arguments
 from tests.test_endpoints_contract import Applications, authority
@@ -137,6 +137,28 @@ class PluginTests(SynchronousTestCase):
                 application.transport.getProxy(),
                 ProxyHop("socks5", "10.0.5.10:5000", "10.0.0.1:53210", "192.0.2.1:25"),
             )
+
+    def test_unverified_source(self) -> None:
+        """verifySource=no accepts a proxy that reports a translated address."""
+        translated = b"\x05\x00\x00\x01\xcb\x00\x71\x09\x00\x07"
+        for verify in ("", ":verifySource=yes"):
+            connecting, protocol = self.bind(verify)
+            protocol.dataReceived(translated)
+            self.failureResultOf(connecting, ProxyBindError)
+        connecting, protocol = self.bind(":verifySource=no")
+        protocol.dataReceived(translated)
+        protocol.dataReceived(translated)
+        hop = self.successResultOf(connecting).transport.getProxy()
+        self.assertEqual(hop.source_address, "203.0.113.9:7")
+
+    def bind(self, more: str) -> tuple[Any, Any]:
+        """Connect as far as to BIND: what comes of it, and the connection to the proxy."""
+        reactor = MemoryReactorClock()
+        text = r"socks5:192.0.2.1:25:server=10.0.5.10\:5000:source=10.0.0.1" + more
+        connecting = clientFromString(reactor, text).connect(Applications())
+        protocol, _ = accept(reactor, reactor.tcpClients[0][2])
+        protocol.dataReceived(b"\x05\x00")
+        return connecting, protocol
 
     def test_haproxy(self) -> None:
         """haproxy: makes an endpoint that sends the header first and once."""
@@ -325,7 +347,27 @@ class WrongStringTests(SynchronousTestCase):
             ("socks5:192.0.2.1:25:server=a", r"server: neither HOST\:PORT nor"),
             (r"socks5:192.0.2.1:25:server=nokind\:1\:2", "server: unknown endpoint type 'nokind'"),
             (r"socks5:192.0.2.1:25:server=tcp\:a", "server: tcp: port: missing"),
-            (r"socks5:192.0.2.1:25:server=a\:99999", "server: "),
+            (
+                r"socks5:192.0.2.1:25:server=a\:99999",
+                "server: port: '99999' is not between 1 and 65535",
+            ),
+            (r"socks5:192.0.2.1:25:server=a\:" + "9" * 5000, "server: port: '9999"),
+            (r"socks5:192.0.2.1:25:server=[\:\:1]\:0", "server: port: '0' is not between"),
+            (
+                r"socks5:192.0.2.1:25:server=a\:1:source=0.0.0.0",
+                "source: 0.0.0.0 is not the address of one machine",
+            ),
+            (r"socks5:192.0.2.1:25:server=a\:1:source=224.0.0.1", "source: 224.0.0.1 is not the"),
+            (r"haproxy:192.0.2.1:25:server=a\:1:source=0.0.0.0", "source: 0.0.0.0 is not the"),
+            (
+                r"socks5:192.0.2.1:25:server=a\:1:source=10.0.0.1:verifySource=maybe",
+                "verifySource: 'maybe' is neither yes nor no",
+            ),
+            (r"http-connect:192.0.2.1:25:server=a\:1:verifySource=no", "'verifySource' is unknown"),
+            (
+                r"socks5:192.0.2.1:25:server=socks5\:mx\:1\:server=a\\\:1\:server=b\\\:1",
+                "server: an argument is given twice",
+            ),
             (r"socks5:192.0.2.1:25:server=a\:1:source=x", "source: 'x' is not an IP address"),
             (
                 r"socks5:192.0.2.1:25:server=a\:1:source=\:\:1",

@@ -183,6 +183,15 @@ class ConnectTests(ClientTestCase):
             Established(None),
         )
 
+    def test_name_is_shown_safely(self) -> None:
+        """A name in a reply is shown as one line without control characters, whatever it is."""
+        reply = b"\x05\x00\x00\x03\x05\x1b[3\n\xff\x00\x07"
+        events, left = run(SOCKS5Client(V4), whole(b"\x05\x00", reply + b"220 mx"))
+        established = events[-1]
+        assert isinstance(established, Established)
+        self.assertEqual(str(established.source), "\\x1b[3\\x0a\\xff:7")
+        self.assertEqual(left, b"220 mx")
+
     def test_every_refusal(self) -> None:
         """Each REP is reported with its number, also when what follows it is malformed."""
         for rep in range(1, 256):

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from kumotwist.wire.socks5.client import IPAddress, unmapped
 from kumotwist.wire.socks5.format import Address
 
-__all__ = ["address_text", "parse_destination", "parse_ip", "twisted_address"]
+__all__ = ["address_text", "parse_destination", "parse_ip", "parse_source", "twisted_address"]
 
 _MAX_HOST_NAME = 255
 _NOT_IN_A_NAME = re.compile(r"[\x00-\x20\x7f:/@\[\]{}\\]")
@@ -33,6 +33,17 @@ def parse_ip(value: IPAddress | str, argument: str) -> IPAddress:
     if isinstance(value, ipaddress.IPv6Address) and value.scope_id is not None:
         raise ValueError(f"{argument}: {value} has a zone, which a proxy cannot know")
     return unmapped(value)
+
+
+def parse_source(value: IPAddress | str) -> IPAddress:
+    """Read the address that a stream shall come from.
+
+    @raise ValueError: as L{parse_ip}, and for one that is no machine's: 0.0.0.0, multicast.
+    """
+    address = parse_ip(value, "source")
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"source: {address} is not the address of one machine")
+    return address
 
 
 def parse_destination(host: str, port: int) -> Address:

@@ -9,6 +9,7 @@ from attrs import define
 
 from kumotwist.endpoints.addresses import parse_destination
 from kumotwist.endpoints.strings import HOST, PORT, placeholders
+from kumotwist.settings.types import BOOLEAN
 
 __all__ = ["Arguments", "Target", "check_host", "check_port"]
 
@@ -48,6 +49,16 @@ class Arguments:
         if not 0 < seconds < float("inf"):
             raise ValueError(f"{name}: {value[:32]!r} is not a number of seconds above 0")
         return seconds
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """Yes or no."""
+        value = self.take(name)
+        if value is None:
+            return default
+        try:
+            return BOOLEAN.parse(value)
+        except ValueError:
+            raise ValueError(f"{name}: {value[:32]!r} is neither yes nor no") from None
 
     def finish(self) -> None:
         """Raise L{ValueError} for arguments that nobody took; their values are not quoted."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from kumotwist.endpoints.addresses import parse_destination, parse_ip
+from kumotwist.endpoints.addresses import parse_destination, parse_source
 from kumotwist.endpoints.connecting import (
     ProxiedEndpoint,
     ReactorlessEndpoint,
@@ -103,7 +103,7 @@ def _endpoint(
     destination = parse_destination(host, port)
     if isinstance(destination.host, str):
         raise ValueError(f"host: {host[:64]!r} is a name; HAProxy must be told an IP address")
-    address = parse_ip(source, "source")
+    address = parse_source(source)
     header = b""
     if address.version == destination.host.version:
         try:

@@ -20,8 +20,8 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
-from kumotwist.endpoints.addresses import parse_ip
-from kumotwist.endpoints.arguments import Arguments, Target, check_host
+from kumotwist.endpoints.addresses import parse_ip, parse_source
+from kumotwist.endpoints.arguments import Arguments, Target, check_host, check_port
 from kumotwist.endpoints.haproxy import haproxyEndpoint
 from kumotwist.endpoints.hops import FOREIGN, Route
 from kumotwist.endpoints.http_connect import httpConnectEndpoint
@@ -176,9 +176,11 @@ class _ThroughProxy:
 
 @define(frozen=True, kw_only=True)
 class _SOCKS5(_ThroughProxy):
-    """C{socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]}."""
+    """C{socks5:HOST:PORT:server=SERVER[:source=ADDR][:verifySource=no]
+    [:username=U:password=P][:timeout=60]}."""
 
     source: IPAddress | None
+    verify_source: bool
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
 
@@ -190,7 +192,8 @@ class _SOCKS5(_ThroughProxy):
         made = cls(
             target=target,
             server=server,
-            source=None if source is None else parse_ip(source, "source"),
+            source=None if source is None else parse_source(source),
+            verify_source=arguments.boolean("verifySource", True),
             username=arguments.take("username"),
             password=arguments.take("password"),
             timeout=timeout,
@@ -219,6 +222,7 @@ class _SOCKS5(_ThroughProxy):
             host,
             port,
             source=self.source,
+            verify_source_address=self.verify_source,
             username=self.username,
             password=self.password,
             timeout=self.timeout,
@@ -277,7 +281,7 @@ class _HAProxy(_ThroughProxy):
     def parse(cls, arguments: Arguments) -> _HAProxy:
         target = Target.take(arguments)
         timeout, server = _take_server(arguments)
-        source = parse_ip(arguments.require("source", "source=10.0.0.1"), "source")
+        source = parse_source(arguments.require("source", "source=10.0.0.1"))
         facts = ((kind, arguments.take(name)) for name, kind in _TLVS.items())
         tlvs = tuple(Tlv(kind, text.encode()) for kind, text in facts if text is not None)
         made = cls(target=target, server=server, source=source, tlvs=tlvs, timeout=timeout)
@@ -383,6 +387,9 @@ def parse_server(text: str, *, timeout: float = _PROXY_TIMEOUT) -> Maker:
                 "neither HOST\\:PORT nor a client endpoint string (such as "
                 "tls\\:proxy.example.com\\:1080)"
             ) from None
+        _, colon, port = text.partition("]:" if text.startswith("[") else ":")
+        if colon and port.isdigit():
+            check_port(port)  # HOST:PORT was meant, whatever else is wrong with it
         return parse_string(text)
     return _TCP(Target(check_host(server.host), str(server.port)), timeout)
 

@@ -25,7 +25,8 @@ class EndpointParser:
     The arguments are those of L{kumotwist.endpoints.socks5Endpoint},
     L{kumotwist.endpoints.httpConnectEndpoint} and L{kumotwist.endpoints.haproxyEndpoint}::
 
-        socks5:HOST:PORT:server=SERVER[:source=ADDR][:username=U:password=P][:timeout=60]
+        socks5:HOST:PORT:server=SERVER[:source=ADDR][:verifySource=no]
+            [:username=U:password=P][:timeout=60]
         http-connect:HOST:PORT:server=SERVER[:username=U:password=P][:timeout=60]
         haproxy:HOST:PORT:server=SERVER:source=ADDR
             [:uniqueId=ID][:authority=NAME][:alpn=NAME][:timeout=60]

@@ -7,7 +7,7 @@ from functools import partial
 
 from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
-from kumotwist.endpoints.addresses import parse_destination, parse_ip
+from kumotwist.endpoints.addresses import parse_destination, parse_source
 from kumotwist.endpoints.connecting import (
     ProxiedEndpoint,
     ReactorlessEndpoint,
@@ -181,7 +181,7 @@ def socks5Endpoint(
     @raise ValueError: naming the argument that cannot be, and why.
     """
     destination = parse_destination(host, port)
-    address = None if source is None else parse_ip(source, "source")
+    address = None if source is None else parse_source(source)
     if address is not None and isinstance(destination.host, str):
         raise ValueError("source: can be chosen only for a host that is an IP address, not a name")
     _check_login(username, password)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
+from kumotwist.wire.smtp.replies import one_line
 
 __all__ = [
     "NO_AUTHENTICATION",
@@ -86,11 +87,12 @@ class Address(NamedTuple):
         return (b"\x01" if len(packed) == 4 else b"\x04") + packed + port
 
     def __str__(self) -> str:
-        """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}."""
+        """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}; whatever the peer sent for a name, it
+        is one line that drives no terminal."""
         host = self.host
         if isinstance(host, ipaddress.IPv6Address):
             return f"[{ip_text(host)}]:{self.port}"
-        return f"{host if isinstance(host, str) else ip_text(host)}:{self.port}"
+        return f"{one_line(host) if isinstance(host, str) else ip_text(host)}:{self.port}"
 
 
 #: An IP address as text; making it takes longer than all else of a line in a log.
