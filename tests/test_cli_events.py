@@ -99,7 +99,7 @@ class DescribeTests(SynchronousTestCase):
         [record] = world.records("TransientFailure")
         self.assertEqual(
             record["source_address"],
-            {"address": "", "protocol": "socks5", "server": "10.0.5.10:5000"},
+            {"address": "10.0.0.4:0", "protocol": "socks5", "server": "10.0.5.10:5000"},
         )
 
     def test_foreign_endpoint(self) -> None:

@@ -93,19 +93,27 @@ class QueueCommandTests(SynchronousTestCase):
         self.run_command("rebind", "--domain", "d", "--set", "tenant", status=2)
 
     def test_trace(self) -> None:
-        """A message's life is told from the records, whatever stands in them."""
+        """A message's life is told from the records, whatever stands in them: also which proxy and
+        address it left through, and where it arrived."""
         log = self.mktemp()
         os.mkdir(log)
         record = {
             "type": "Delivery", "id": ID, "queue": "a.example", "egress_source": "ip-1",
-            "event_time": "2026-11-22T12:00:00.000000Z", "peer_address": {"name": "mx\x1b[2J"},
+            "event_time": "2026-11-22T12:00:00.000000Z", "recipient": "x@a.example",
+            "peer_address": {"name": "mx\x1b[2J", "addr": "192.0.2.25"},
+            "source_address": {
+                "address": "[2001:db8::7]:4021", "server": "10.0.5.10:5000", "protocol": "socks5",
+            },
             "response": {"code": 250, "content": "OK"},
         }  # fmt: skip
         other = {**record, "id": "0" * 32, "type": "Bounce", "sender": ID}
         with open(os.path.join(log, "1.jsonl"), "w") as file:
             file.write(f"{json.dumps(record)}\n{json.dumps(other)}\n{ID} half a li")
         output = self.run_command("trace", ID, "--log", log)
-        self.assertIn("2026-11-22T12:00:00 Delivery queue a.example source ip-1 host mx", output)
+        self.assertIn("2026-11-22T12:00:00 Delivery for x@a.example queue a.example", output)
+        way = "source ip-1 from [2001:db8::7]:4021 through socks5 proxy 10.0.5.10:5000 host mx"
+        self.assertIn(way, output)
+        self.assertIn(" at 192.0.2.25: 250 OK", output)
         self.assertNotIn("\x1b", output)
         self.assertNotIn("Bounce", output)
         self.assertIn("no record", self.run_command("trace", "f" * 32, "--log", log, status=1))

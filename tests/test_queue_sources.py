@@ -379,6 +379,44 @@ class FamilyTests(SourceCase):
             {("192.0.2.1", ("198.51.100.1", 0)), ("2001:db8::1", ("2001:db8::99", 0))},
         )
 
+    def test_failures_name_the_address(self) -> None:
+        """The record of an attempt that reached nobody says which address was asked for, whether
+        the proxy failed or no host answered."""
+        for text, shown in (("198.51.100.1", "198.51.100.1:0"), ("2001:db8::9", "[2001:db8::9]:0")):
+            address = ipaddress.ip_address(text)
+            kind = "AAAA 2001:db8::1" if address.version == 6 else "A 192.0.2.1"
+            world = World(
+                {"b.example": ["MX 10 mx.b.example"], "mx.b.example": [kind]},
+                sources={
+                    "p1": {"socks5_proxy_server": P1, "socks5_proxy_source_address": (address,)}
+                },
+            )
+            proxy = MemorySOCKS5(world.network, "10.0.0.1")
+            world.inject("nobody-listens@b.example")
+            proxy.stop()
+            world.inject("no-proxy@b.example")
+            expected = {"address": shown, "server": "10.0.0.1:1080", "protocol": "socks5"}
+            records = world.records("TransientFailure")
+            self.assertEqual([each["source_address"] for each in records], [expected] * 2)
+
+    def test_both_families_name_the_one_used(self) -> None:
+        """A source with an address of each family: a failure of its proxy names the one of the host
+        that was meant; where hosts of both were tried in vain, none is named."""
+        pair = tuple(ipaddress.ip_address(text) for text in ("198.51.100.1", "2001:db8::99"))
+        records = {"b.example": ["MX 10 mx.b.example"]}
+        records["mx.b.example"] = ["AAAA 2001:db8::1", "A 192.0.2.1"]
+        world = World(
+            records,
+            sources={"p1": {"socks5_proxy_server": P1, "socks5_proxy_source_address": pair}},
+        )
+        proxy = MemorySOCKS5(world.network, "10.0.0.1")
+        world.inject("nobody-listens@b.example")
+        proxy.stop()
+        world.inject("no-proxy@b.example")
+        first, second = (each["source_address"] for each in world.records("TransientFailure"))
+        self.assertEqual(first["address"], "")
+        self.assertIn(second["address"], {"198.51.100.1:0", "[2001:db8::99]:0"})
+
     def test_missing_family_is_skipped(self) -> None:
         """Of a host with both kinds of addresses only those of the source's family are tried."""
         records = {

@@ -130,12 +130,18 @@ def _tell(line: str, message_id: str) -> bool:
         return False
     response = record.get("response") or {}
     peer = record.get("peer_address") or {}
+    used = record.get("source_address") or {}
     way = " ".join(
         f"{word} {clean(value)}"
         for word, value in (
+            ("for", record.get("recipient")),
             ("queue", record.get("queue")),
             ("source", record.get("egress_source")),
+            ("from", used.get("address")),
+            ("through", used.get("protocol")),
+            ("proxy", used.get("server")),
             ("host", peer.get("name")),
+            ("at", peer.get("addr")),
         )
         if value
     )

@@ -21,7 +21,7 @@ from kumotwist.queue.fate import Fates
 from kumotwist.queue.plan import Plan
 from kumotwist.queue.recorder import AttemptFacts
 from kumotwist.queue.securing import TLSPolicies
-from kumotwist.queue.targets import IsOurs
+from kumotwist.queue.targets import IPAddress, IsOurs
 from kumotwist.queue.tls_reporting import CountOutcome
 from kumotwist.queue.verdicts import Verdict
 from kumotwist.tls.resumption import TLSSessions
@@ -125,10 +125,20 @@ class SessionContext:
         )
         return working
 
-    def facts(self, ready: IReadyQueue) -> AttemptFacts:
-        """Facts of an attempt that reached no host."""
+    def facts(self, ready: IReadyQueue, target: IPAddress | None = None) -> AttemptFacts:
+        """Facts of an attempt that reached no host.
+
+        @param target: the host's address, if it was one and not several.
+        """
         source = ready.source
+        asked = None
+        if source.protocol and target is not None:
+            asked = source.egress_address_for(target)
+        elif source.protocol and len(source.egress_addresses) == 1:
+            asked = source.egress_address
+        shown = f"[{asked}]:0" if asked is not None and asked.version == 6 else f"{asked}:0"
         return AttemptFacts(
             pool=ready.pool, source=source.name, site=ready.plan.site,
+            source_address="" if asked is None else shown,
             proxy_server=source.server, protocol=source.protocol,
         )  # fmt: skip

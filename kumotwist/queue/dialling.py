@@ -137,7 +137,8 @@ class Dialler:
 
         @raise CancelledError: if the session was aborted meanwhile; nothing was learned then.
         """
-        facts, way = self._context.facts(self._ready), self.way(target)
+        facts = self._context.facts(self._ready, target.address)
+        way = self.way(target)
         await self.closed()
         try:
             client = await self._connect(target)

@@ -25,7 +25,8 @@ class AttemptFacts:
 
     @ivar host: the destination's name; empty if none was reached.
     @ivar peer: its address.
-    @ivar source_address: C{ADDR:PORT} that the mail left from, as the proxy told it; may be empty.
+    @ivar source_address: C{ADDR:PORT} that the mail left from, as the proxy told it, or that was
+        asked for, with port 0; may be empty.
     @ivar proxy_server: the proxy; empty for a direct connection.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or empty.
     @ivar delivery_protocol: C{"ESMTP"} or C{"LMTP"}.
