@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import click
 from click.testing import CliRunner
+from twisted.trial.unittest import SynchronousTestCase
 
+from kumotwist.check import CheckSettings
 from kumotwist.cli.main import main
-from kumotwist.cli.source import choose, override, subjects_of
+from kumotwist.cli.source import choose, hurried, override, subjects_of
 from kumotwist.config import Configuration
+from kumotwist.dns.settings import DNSSettings
 from tests.config_case import ConfigCase
 
 SOURCES = """
@@ -121,3 +124,13 @@ class OptionTests(ConfigCase):
         self.assertEqual(status, 2)
         self.assertIn("broken.ini:2: [source:a] nonsense: unknown key", output)
         self.assertEqual(self.run_command("-c", f"{path}.missing")[0], 2)
+
+
+class HurryTests(SynchronousTestCase):
+    """How long names are looked up."""
+
+    def test_hurried(self) -> None:
+        """A look-up takes no longer than a check may, and never longer than elsewhere."""
+        for timeout, expected in ((3.0, 3.0), (20.0, 5.0)):
+            dns = hurried(DNSSettings(timeout=5.0), CheckSettings(timeout=timeout))
+            self.assertEqual(dns.timeout, expected)

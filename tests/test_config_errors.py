@@ -188,6 +188,11 @@ class KeyTests(ConfigCase):
             self.one("[proxy-rule:a]\nproxy = b\naction = deny\n"),
             "2: [proxy-rule:a] proxy: there is no proxy 'b' (a section [proxy:b])",
         )
+        self.assertEqual(
+            self.one("[proxy-rule:a]\nproxy = b, c\naction = deny\n"),
+            "2: [proxy-rule:a] proxy: takes one name (a rule for each proxy, or none of this key "
+            "for all)",
+        )
 
     def test_empty_rule(self) -> None:
         """A key of a rule that is left empty does not mean that anything matches."""

@@ -63,6 +63,21 @@ class SourceMetricsTests(SourceCase):
         self.assertEqual((found[suspended], found[times]), (0, 1))
         self.assertNotIn("10.0.0.1", " ".join(found))
 
+    def test_probation(self) -> None:
+        """A suspension that has ended is not shown for ever where no mail comes to try the
+        source."""
+        world = self.world(
+            p1={"socks5_proxy_server": P1, "suspend_when_proxy_unhealthy": TEN_MINUTES},
+            p2={"socks5_proxy_server": P2},
+        )
+        self.one.stop()
+        for _ in range(2):
+            world.inject("x@b.example")
+        name = 'egress_source_health_suspended{source="p1",reason="ProxyUnhealthy"}'
+        for seconds, shown in ((590, 1), (200, 1), (200, 0)):
+            world.network.pass_time(seconds, step=10)
+            self.assertEqual(self.metrics(world)[name], shown, seconds)
+
     def test_unplumbed(self) -> None:
         """An address that the machine lacks is another reason; shortage is a third."""
         address = (ipaddress.ip_address("192.0.2.77"),)

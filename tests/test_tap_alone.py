@@ -76,8 +76,8 @@ class ProxyTests(OutputCase):
         path = self.write(
             f"[proxy:a]\nlisten = 127.0.0.1:5000\ntls_certificate = {certificate}\n", "tls.ini"
         )
-        failure = str(self.exit(kumoproxy.Options(), "-c", path, "--check"))
-        self.assertIn("kumoproxy: [proxy:a] tls_certificate: ", failure)
+        self.assertEqual(self.exit(kumoproxy.Options(), "-c", path, "--check"), 1)
+        self.assertIn(f"{path}:3: [proxy:a] tls_certificate: ", self.stderr.getvalue())
 
     def test_nobody_could_log_in(self) -> None:
         """A login that is required and cannot be checked is told with its line."""

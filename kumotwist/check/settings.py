@@ -55,6 +55,7 @@ class CheckSettings:
     )
     timeout: float = setting(
         duration(0.1),
-        "How long connecting may take, a proxy's part included, and how long each reply.",
+        "How long connecting may take, a proxy's part included, how long each reply, and each "
+        "look-up where `[dns] timeout` is longer.",
         default=20.0,
     )

@@ -13,6 +13,7 @@ import click
 if TYPE_CHECKING:
     from kumotwist.check import CheckSettings, SourceChecker, SourceReport, Status, Subject
     from kumotwist.config import Configuration
+    from kumotwist.dns.settings import DNSSettings
 
 __all__ = ["source"]
 
@@ -150,6 +151,11 @@ def subjects_of(
     return subjects
 
 
+def hurried(dns: DNSSettings, settings: CheckSettings) -> DNSSettings:
+    """How names are looked up for a check: no look-up takes longer than the check's timeout."""
+    return attrs.evolve(dns, timeout=min(dns.timeout, settings.timeout))
+
+
 def _run(
     configuration: Configuration, settings: CheckSettings, subjects: list[Subject]
 ) -> tuple[SourceChecker, list[SourceReport]]:
@@ -169,8 +175,9 @@ def _run(
 
     async def work(reactor: Any) -> None:
         reactor.addSystemEventTrigger("before", "shutdown", stopping)
-        resolver = Resolver(reactor, configuration.dns)
-        public = Resolver(reactor, attrs.evolve(configuration.dns, hosts={}))
+        dns = hurried(configuration.dns, settings)
+        resolver = Resolver(reactor, dns)
+        public = Resolver(reactor, attrs.evolve(dns, hosts={}))
         checker = SourceChecker(reactor, settings, resolver, public)
         outcome.append((checker, await checker.check(subjects)))
 

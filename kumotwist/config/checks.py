@@ -53,7 +53,11 @@ def _check_references(sections: Sequence[Section]) -> Iterator[ConfigError]:
                 yield _undefined(section, "", "source", source, sources)
         elif kind == "proxy-rule":
             proxy = section.values.get("proxy")
-            if proxy is not None and proxy not in proxies:
+            if proxy is not None and "," in proxy:
+                yield section.error(
+                    "proxy", "takes one name (a rule for each proxy, or none of this key for all)"
+                )
+            elif proxy is not None and proxy not in proxies:
                 yield _undefined(section, "proxy", "proxy", proxy, proxies)
 
 

@@ -31,6 +31,8 @@ __all__ = ["Health", "Hold", "SourceHealth"]
 #: The first hold and the longest, in seconds, where no suspension is configured.
 FIRST_HOLD = 5.0
 LONGEST_HOLD = 300.0
+#: Seconds after a hold in which mail that waits would have tried the source.
+FORGOTTEN = 300.0
 #: So many suspected failures in a row, towards so many sites, hold a source.
 SUSPICIONS = 5
 SUSPICIOUS_SITES = 2
@@ -221,6 +223,15 @@ class SourceHealth:
         """Whether mail may be given to the source without further ado."""
         health = self._ailing.get(source)
         return health is None or not health.troubled
+
+    def suspended(self, source: str) -> bool:
+        """Whether the source is known not to work, for who watches. What is not usable any more,
+        and was not tried within L{FORGOTTEN} seconds after its hold, since no mail has come for it,
+        is on probation: nobody knows."""
+        health = self._ailing.get(source)
+        if health is None or not health.troubled:
+            return False
+        return self._now() < health.held_until + FORGOTTEN
 
     def may_try(self, source: str) -> bool:
         """Whether a source that is not usable may be tried now; see L{begin_try}."""

@@ -120,7 +120,7 @@ class NodeMetrics:
             [
                 (
                     {"source": name, "reason": kind.value},
-                    int(not health.usable(name) and egress.last.get(name) is kind),
+                    int(health.suspended(name) and egress.last.get(name) is kind),
                 )
                 for name in self.sources
                 for kind in FailureKind
