@@ -72,6 +72,15 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(world.spool.messages, {})
         self.assertEqual(world.bodies.bytes, 0)
 
+    def test_large_batch(self) -> None:
+        """As many recipients as C{max_recipients_per_batch} allows are one transaction."""
+        for most, connections in ((150, 1), (60, 2)):
+            world = World(ONE_HOST, path={"max_recipients_per_batch": most})
+            world.sink("192.0.2.1")
+            world.inject(*(f"c{number}@b.example" for number in range(120)))
+            self.assertEqual(len(world.records("Delivery")), 120)
+            self.assertEqual(len(world.network.connections), connections)
+
     def test_one_connection_for_many_messages(self) -> None:
         """Messages that come one after another share a connection."""
         world = World(ONE_HOST)

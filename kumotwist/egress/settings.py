@@ -288,6 +288,11 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
         self.uses_dane = self.default.enable_dane or any(
             rule.values.get("enable_dane") for rule in self.rules
         )
+        #: The largest C{max_recipients_per_batch} of all.
+        self.largest_batch: int = max(
+            values.get("max_recipients_per_batch", self.default.max_recipients_per_batch)
+            for values in ({}, *(rule.values for rule in self.rules))
+        )
         self._targets = frozenset(rule.pattern.target for rule in self.rules)
 
     @property
