@@ -143,6 +143,16 @@ class OrderTests(AuthCase):
         data = HELLO + lines("MAIL FROM:<>", "AUTH PLAIN AGEAYg==", "MAIL FROM:<>")
         self.assertEqual(self.talk(data, YES, options=options)[0], [250, 530, 235, 250])
 
+    def test_required_behind_tls(self) -> None:
+        """Where AUTH is offered over TLS only, a client in the clear is told of both."""
+        options = ServerOptions("mx.example.com", auth=("PLAIN",), require_auth=True)
+        machine = SMTPServer(options, starttls=True)
+        machine.receive_data(HELLO + lines("MAIL FROM:<>"))
+        said = b""
+        while (event := machine.next_event()) is not NEED_DATA and event is not PAUSED:
+            said = machine.answer(event.reply)
+        self.assertEqual(said, b"530 5.7.0 say STARTTLS and log in first (AUTH)\r\n")
+
     def test_syntax(self) -> None:
         """Unknown mechanisms, bad base64, and no mechanism at all."""
         for command, code in (
