@@ -262,6 +262,7 @@ CASES: dict[str, Case] = {
     "lacks-8bitmime": result(554, "5.6.3", Phase.MAIL, local=True),
     "lacks-binarymime": result(554, "5.6.3", Phase.MAIL, local=True),
     "lacks-smtputf8": result(553, "5.6.7", Phase.RCPT, local=True),
+    "lacks-smtputf8-header": result(554, "5.6.7", Phase.MAIL, local=True),
     "mail-loop": lookup(MailLoopError("b.example", "mx1.b.example")),
     "no-such-domain": lookup(DNSError("b.example", "it does not exist", permanent=True)),
     "null-mx": lookup(NullMXError("b.example")),
