@@ -14,20 +14,18 @@ __all__ = ["QueuedMessage", "new_id"]
 #: Ids for which random octets are fetched at once: a system call for each would cost more.
 _AT_ONCE = 64
 _ID_OCTETS = 10
-_stock: list[bytes] = []
+_stock: list[str] = []
 
 
-def _random_octets() -> bytes:
-    """Fresh random octets for one id; safe in any thread."""
-    try:
-        return _stock.pop()
-    except IndexError:
-        octets = os.urandom(_ID_OCTETS * _AT_ONCE)
-        _stock.extend(
-            octets[start : start + _ID_OCTETS]
-            for start in range(_ID_OCTETS, len(octets), _ID_OCTETS)
-        )
-        return octets[:_ID_OCTETS]
+def _fresh_endings() -> list[str]:
+    """The last 20 digits of ids: version, 12 random bits, variant, 62 random bits."""
+    octets = os.urandom(_ID_OCTETS * _AT_ONCE)
+    endings = []
+    for start in range(0, len(octets), _ID_OCTETS):
+        random = int.from_bytes(octets[start : start + _ID_OCTETS], "big")
+        low = 0x8000000000000000 | (random & 0x3FFFFFFFFFFFFFFF)
+        endings.append(f"7{random >> 68 & 0xFFF:03x}{low:016x}")
+    return endings
 
 
 # A process that was forked must not give the ids that its parent gives.
@@ -42,10 +40,13 @@ def new_id(now: float | None = None) -> str:
     @param now: seconds since the epoch; the wall clock if absent.
     """
     milliseconds = int((time.time() if now is None else now) * 1000)
-    random = int.from_bytes(_random_octets(), "big")
-    high = (milliseconds & 0xFFFFFFFFFFFF) << 16 | 0x7000 | (random >> 68 & 0xFFF)
-    low = 0x8000000000000000 | (random & 0x3FFFFFFFFFFFFFFF)
-    return f"{high:016x}{low:016x}"
+    try:
+        ending = _stock.pop()
+    except IndexError:  # also if another thread was quicker
+        endings = _fresh_endings()
+        ending = endings.pop()
+        _stock.extend(endings)
+    return f"{milliseconds & 0xFFFFFFFFFFFF:012x}{ending}"
 
 
 @attrs.define(slots=True, eq=False, weakref_slot=False)

@@ -117,13 +117,12 @@ def _fold(text: str, column: int, words: list[str]) -> tuple[str, int]:
     @param column: characters of the last line so far.
     @return: the text, and the same of it.
     """
-    parts = [text]
     for word in words:
         length = len(word)
         if column + 1 + length > _LINE:
-            parts.append(f"\r\n        {word}")
+            text = f"{text}\r\n        {word}"
             column = 8 + length
         else:
-            parts.append(f" {word}")
+            text = f"{text} {word}"
             column += 1 + length
-    return "".join(parts), column
+    return text, column

@@ -167,11 +167,12 @@ class ESMTPServerProtocol(ServerArrival):
             if event is NEED_DATA or event is PAUSED:
                 break
             progress = True
-            judge = _JUDGE.get(type(event))
-            if self._leaving is not None and type(event) not in _ENDS:
+            kind, reply = type(event), event.reply
+            judge = _JUDGE.get(kind)
+            if self._leaving is not None and kind not in _ENDS:
                 self._answer(event, self._leaving)
-            elif judge is None or (event.reply.code >= 400 and type(event) not in _LOGINS):
-                self._answer(event, event.reply)
+            elif judge is None or (reply.code >= 400 and kind not in _LOGINS):
+                self._answer(event, reply)
             elif not judge(self, event):
                 break
         self._flush()
@@ -200,7 +201,8 @@ class ESMTPServerProtocol(ServerArrival):
         now = self._listener.reactor.seconds()
         deadline = now + self._settings.client_timeout
         if not machine.receiving:
-            self._charge(0)
+            if self._charged:
+                self._charge(0)
             self._data_deadline = 0.0
         else:
             self._charge(machine.body_octets)
@@ -256,7 +258,7 @@ class ESMTPServerProtocol(ServerArrival):
             if self._pending is not answer:
                 return  # nobody waits for it any more
             self._pending = None
-            if isinstance(result, Failure):
+            if type(result) is not Reply and isinstance(result, Failure):
                 self._log.failure("the reception failed", result)
                 result = self._trouble
             then(result)
@@ -282,16 +284,15 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _charge(self, octets: int) -> None:
         """Say how many octets of a message this session holds now."""
-        if octets == self._charged:
-            return
-        self._listener.budget.used += octets - self._charged
-        self._charged = octets
+        if octets != self._charged:
+            self._listener.budget.used += octets - self._charged
+            self._charged = octets
 
     # -- what the events deserve: each returns whether the loop can go on ------------------------
 
     def _ask(self, event: Event, question: Callable[..., Answer], *facts: Any) -> bool:
         answer = self._question(question, *facts)
-        if not isinstance(answer, Deferred):
+        if answer is None or not isinstance(answer, Deferred):
             self._answer(event, event.reply if answer is None else answer)
             return True
         return self._consider(

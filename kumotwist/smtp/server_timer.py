@@ -24,6 +24,7 @@ class SessionTimer:
         self._expired = expired
         self._deadline = 0.0
         self._call: IDelayedCall | None = None
+        self._looks = 0.0  # when the call comes
 
     def allow(self, seconds: float) -> None:
         """Wait for so many seconds from now, and no longer."""
@@ -34,9 +35,13 @@ class SessionTimer:
         self._deadline = deadline
         call = self._call
         if call is not None:
-            if call.getTime() <= deadline:
+            if self._looks <= deadline:
                 return
             call.cancel()
+        self._look_at(deadline)
+
+    def _look_at(self, deadline: float) -> None:
+        self._looks = deadline
         self._call = self._clock.callLater(max(deadline - self._clock.seconds(), 0), self._due)
 
     def stop(self) -> None:
@@ -47,8 +52,7 @@ class SessionTimer:
 
     def _due(self) -> None:
         self._call = None
-        left = self._deadline - self._clock.seconds()
-        if left > 0:
-            self._call = self._clock.callLater(left, self._due)
+        if self._deadline > self._clock.seconds():
+            self._look_at(self._deadline)
         else:
             self._expired()

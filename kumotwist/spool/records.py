@@ -80,11 +80,10 @@ def _compact(meta: Any) -> Any:
 
 def _text_of(meta: dict[str, Any]) -> str:
     """The facts in JSON; most are texts alone, for which the encoder's setup is not worth it."""
-    texts = []
-    for name, value in meta.items():
-        if type(value) is not str or type(name) is not str:
-            return _encode_meta(meta)
-        texts.append(f"{_quoted(name)}:{_quoted(value)}")
+    try:
+        texts = [f"{_quoted(name)}:{_quoted(value)}" for name, value in meta.items()]
+    except TypeError:  # not texts alone
+        return _encode_meta(meta)
     return f"{{{','.join(texts)}}}"
 
 

@@ -122,6 +122,7 @@ class SQLiteSpool:
         self._changes = Changes()
         self._committing = False
         self._commit_call: IDelayedCall | None = None
+        self._commit_due = 0.0
         self._after_commit: list[Deferred[None]] = []
         self._after_transition: list[Deferred[None]] = []
         self._uncommitted: dict[int, bytes] = {}
@@ -235,7 +236,9 @@ class SQLiteSpool:
         key = (self._last_key | 1) + 1 + large
         try:
             rows = [row_of(message, key) for message in messages]
-            removals = {message_id(message): message.body_key for message in replaced}
+            removals = {}
+            if replaced:
+                removals = {message_id(message): message.body_key for message in replaced}
         except UnstorableMessageError as error:
             return fail(error)
         self._last_key = key
@@ -296,14 +299,17 @@ class SQLiteSpool:
         While a commit is under way the next one waits for it, and while nothing can be written for
         the retry: that is the whole of the group commit.
         """
+        if self._committing:
+            return
         call = self._commit_call
-        if call is not None and call.getTime() > self._reactor.seconds() + 2 * RETRY_INTERVAL:
+        if call is not None:
+            if self._commit_due <= self._reactor.seconds() + 2 * RETRY_INTERVAL:
+                return
             # The clock has been set back: nobody must wait until it has come so far again.
             call.cancel()
-            self._commit_call = None
-        if not self._committing and self._commit_call is None:
-            delay = 0 if self.writable else RETRY_INTERVAL
-            self._commit_call = self._reactor.callLater(delay, self._commit)
+        delay = 0 if self.writable else RETRY_INTERVAL
+        self._commit_due = self._reactor.seconds() + delay
+        self._commit_call = self._reactor.callLater(delay, self._commit)
 
     def _commit(self) -> None:
         self._commit_call = None

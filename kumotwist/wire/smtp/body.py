@@ -38,8 +38,8 @@ class BodyReader:
     @param line_length_limit: octets that a line may have without its CRLF; 0 for any number.
     """
 
-    __slots__ = ("_limit", "_line_endings", "_line_limit", "_max", "_parts", "_refusal", "_tail",
-                 "size")  # fmt: skip
+    __slots__ = ("_dotted", "_limit", "_line_endings", "_line_limit", "_max", "_parts", "_refusal",
+                 "_tail", "size")  # fmt: skip
 
     def __init__(
         self, max_size: int, line_endings: LineEndings = "Deny", line_length_limit: int = 0
@@ -54,6 +54,8 @@ class BodyReader:
         self._refusal: Reply | None = None
         # The CRLF that ended DATA also begins the final CRLF.CRLF of an empty message.
         self._tail = b"\r\n"
+        # Whether a line may begin with a dot.
+        self._dotted = True
         #: Octets that have been read, kept or not.
         self.size = 0
 
@@ -80,13 +82,22 @@ class BodyReader:
         if at >= 0:
             at -= len(tail)
         else:
-            at = data.find(_END)
+            at = self._find_end(data)
             if at < 0:
                 self._keep(data)
                 self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
                 return -1
         self._cut(data, at + 2)
         return at + 5
+
+    def _find_end(self, data: bytes) -> int:
+        """Search for the end; of a message that has come in one piece the first line with a dot
+        is usually the last one, so that one search finds both."""
+        at = data.find(b"\r\n.")
+        if at < 0 or not data.startswith(_END, at):
+            return at if at < 0 else data.find(_END, at)
+        self._dotted = bool(self.size) or data.startswith(b".")
+        return at
 
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
@@ -120,10 +131,11 @@ class BodyReader:
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         self._parts = []
         self.size = 0
-        # A line that begins with a dot loses it (RFC 5321, 4.5.2).
-        body = body.replace(b"\r\n.", b"\r\n")
-        if body.startswith(b"."):
-            body = body[1:]
+        if self._dotted:
+            # A line that begins with a dot loses it (RFC 5321, 4.5.2).
+            body = body.replace(b"\r\n.", b"\r\n")
+            if body.startswith(b"."):
+                body = body[1:]
         return settle_lines(body, self._max, self._line_endings, self._line_limit)
 
 

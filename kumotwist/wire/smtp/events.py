@@ -84,12 +84,14 @@ class Transaction:
     @property
     def binary(self) -> bool:
         """Whether the client sends any octets, in chunks (RFC 3030, 3)."""
-        return (self.parameters.get("BODY") or "").upper() == "BINARYMIME"
+        parameters = self.parameters
+        return bool(parameters) and (parameters.get("BODY") or "").upper() == "BINARYMIME"
 
     @property
     def declared_size(self) -> int:
         """What the client said with SIZE (RFC 1870, 5); 0 if it did not."""
-        return int(self.parameters.get("SIZE") or 0)
+        parameters = self.parameters
+        return int(parameters.get("SIZE") or 0) if parameters else 0
 
 
 class Hello(NamedTuple):

@@ -92,7 +92,11 @@ class Reply(NamedTuple):
     def to_bytes(self) -> bytes:
         """The reply as it stands on the wire (RFC 5321, 4.2.1; RFC 2034, 4)."""
         code, enhanced, lines, _ = self
-        prefix = "" if enhanced is None else f"{enhanced} "
+        prefix = ""
+        if enhanced is not None:
+            prefix = f"{enhanced.klass}.{enhanced.subject}.{enhanced.detail} "
+        if len(lines) == 1:
+            return f"{code} {prefix}{lines[0]}\r\n".encode("utf-8", "replace")
         text = "".join([f"{code}-{prefix}{line}\r\n" for line in lines[:-1]])
         return f"{text}{code} {prefix}{lines[-1]}\r\n".encode("utf-8", "replace")
 

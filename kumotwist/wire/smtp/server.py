@@ -105,7 +105,8 @@ class SMTPServer:
     @property
     def receiving(self) -> bool:
         """Whether a message has begun and not ended; there may be commands between its chunks."""
-        return self.in_body or self._chunks.message is not None
+        chunks = self._chunks
+        return self._body is not None or (chunks.message or chunks.present) is not None
 
     @property
     def body_octets(self) -> int:
@@ -133,7 +134,7 @@ class SMTPServer:
         """
         if self._owed is not None:
             return PAUSED
-        if self._input.empty:
+        if not self._input.buffer:
             return NEED_DATA
         if self._chunks.present is not None:
             event = self._next_in_chunk()
@@ -156,17 +157,19 @@ class SMTPServer:
         event = self._owed
         if event is None:
             raise LocalProtocolError("there is no command to answer")
-        if reply.code == 354 and type(event) is not DataBegin:
+        kind, code = type(event), reply.code
+        if code == 354 and kind is not DataBegin:
             raise LocalProtocolError("354 answers DATA only")
-        if reply.code == 334 and type(event) not in (Auth, AuthResponse):
+        if code == 334 and kind not in (Auth, AuthResponse):
             raise LocalProtocolError("334 answers AUTH only")
         self._owed = None
-        settle = _SETTLE.get(type(event))
+        settle = _SETTLE.get(kind)
         if settle is not None:
             settle(self, event, reply)
-        if reply.code == 421:
+        if code == 421:
             self.stop()
-        return say.wire_form(reply)
+        # Our own are few and are said again and again; what a message got is said once.
+        return say.wire_form(reply) if reply is event.reply else say.new_wire_form(reply)
 
     def refuse_body(self, reply: Reply) -> None:
         """Forget the message being received, at once, and refuse it when it has ended.
@@ -415,12 +418,12 @@ class SMTPServer:
             self._forget()
 
     def _settle_mail(self, event: Mail, reply: Reply) -> None:
-        if reply.is_positive:
+        if reply.code < 400:
             self._messages += 1
             self.transaction = event.transaction
 
     def _settle_rcpt(self, event: Rcpt, reply: Reply) -> None:
-        if reply.is_positive:
+        if reply.code < 400:
             event.transaction.recipients.append(event.recipient)
 
     def _settle_data(self, event: DataBegin, reply: Reply) -> None:

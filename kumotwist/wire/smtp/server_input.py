@@ -16,42 +16,39 @@ MAX_ENDLESS_LINE = 65536
 
 
 class ServerInput:
-    """Octets that wait to be read, held once and never copied octet by octet."""
+    """Octets that wait to be read, held once and never copied octet by octet.
 
-    __slots__ = ("_buffer", "_endless", "_offset")
+    @ivar buffer: what they are part of; empty if there are none. To be looked at only.
+    """
+
+    __slots__ = ("_endless", "_offset", "buffer")
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self.buffer = b""
         self._offset = 0
         self._endless = 0
 
     def __len__(self) -> int:
-        return len(self._buffer) - self._offset
-
-    @property
-    def empty(self) -> bool:
-        """Whether there are none."""
-        return self._offset >= len(self._buffer)
+        return len(self.buffer) - self._offset
 
     def append(self, data: bytes) -> None:
         """Take octets, of any number, cut anywhere."""
-        if self._offset >= len(self._buffer):
-            self._buffer = data
-        else:
-            self._buffer = self._buffer[self._offset :] + data
+        self.buffer = self.buffer[self._offset :] + data if self.buffer else data
         self._offset = 0
 
     def peek(self) -> bytes:
         """All of them; they stay."""
-        return self._buffer[self._offset :] if self._offset else self._buffer
+        return self.buffer[self._offset :] if self._offset else self.buffer
 
     def skip(self, count: int) -> None:
         """So many have been read."""
         self._offset += count
+        if self._offset >= len(self.buffer):
+            self.clear()
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._buffer = b""
+        self.buffer = b""
         self._offset = 0
 
     def next_line(self) -> bytes | Reply | None:
@@ -60,12 +57,14 @@ class ServerInput:
         @return: the line without its CRLF; L{None} if it has not ended; the reply to one that is
             too long to be a command, or that does not end at all.
         """
-        buffer = self._buffer
+        buffer = self.buffer
         start = self._offset
         end = buffer.find(b"\r\n", start)
         if end < 0:
             return self._unfinished(buffer, start)
         self._offset = end + 2
+        if end + 2 == len(buffer):
+            self.clear()
         length = end - start + self._endless
         if length <= MAX_COMMAND_LINE - 2:
             return buffer[start:end]
@@ -79,7 +78,7 @@ class ServerInput:
             return None
         kept = 1 if buffer.endswith(b"\r") else 0
         self._endless += length - kept
-        self._buffer = buffer[len(buffer) - kept :]
+        self.buffer = buffer[len(buffer) - kept :]
         self._offset = 0
         if self._endless <= MAX_ENDLESS_LINE:
             return None

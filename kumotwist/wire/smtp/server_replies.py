@@ -67,9 +67,12 @@ def unknown(verb: str) -> Reply:
 _LONGEST = 480
 
 
-@functools.lru_cache(maxsize=256)
-def wire_form(reply: Reply) -> bytes:
+def new_wire_form(reply: Reply) -> bytes:
     """The octets of a reply; whatever its text, it stays one reply of ASCII lines."""
+    lines = reply.lines
+    line = lines[0]
+    if len(lines) == 1 and len(line) <= _LONGEST and line.isascii() and line.isprintable():
+        return reply.to_bytes()
     lines = tuple(
         line
         if len(line) <= _LONGEST and line.isascii() and line.isprintable()
@@ -77,3 +80,7 @@ def wire_form(reply: Reply) -> bytes:
         for line in reply.lines
     )
     return (reply if lines == reply.lines else reply._replace(lines=lines)).to_bytes()
+
+
+#: The same for replies that are said again and again.
+wire_form = functools.lru_cache(maxsize=256)(new_wire_form)

@@ -57,6 +57,7 @@ _ASCII_LABEL = r"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
 _PLAIN_PATH = re.compile(
     rf"<(({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*+)@({_ASCII_LABEL}(?:\.{_ASCII_LABEL})*+))>"
 )
+_SHORT_PATH = 64
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE)
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~{_WIDE}]++))?")
 
@@ -101,7 +102,11 @@ def parse_path(text: str, *, null: bool = False) -> tuple[str, str]:
     @return: the address without its brackets, and what follows the path, from its space on.
     @raise CommandSyntaxError: for anything that is not a path.
     """
-    match = _PLAIN_PATH.match(text) or _PATH.match(text)
+    match = _PLAIN_PATH.match(text)
+    if match is not None and match.end() <= _SHORT_PATH and not match[3][-1].isdigit():
+        end = match.end()  # no part can be too long
+        return match[1], "" if end == len(text) else _after_path(text, end)
+    match = _PATH.match(text)
     if match is None:
         if null and text.startswith("<>"):
             return "", _after_path(text, 2)
@@ -111,8 +116,7 @@ def parse_path(text: str, *, null: bool = False) -> tuple[str, str]:
         return match.group(1), _after_path(text, match.end())
     address, local_part, domain = match.groups()
     _check(local_part, domain)
-    end = match.end()
-    return address, "" if end == len(text) else _after_path(text, end)
+    return address, _after_path(text, match.end())
 
 
 def _after_path(text: str, end: int) -> str:
