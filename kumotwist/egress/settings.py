@@ -262,6 +262,9 @@ class PathPattern:
         return self.target if self.source is None else f"{self.target} via {self.source}"
 
 
+_TOGETHER = 100
+
+
 class PathTable(RuleTable[PathPattern, PathSettings]):
     """The paths: what holds for a domain, its site and a source.
 
@@ -288,11 +291,13 @@ class PathTable(RuleTable[PathPattern, PathSettings]):
         self.uses_dane = self.default.enable_dane or any(
             rule.values.get("enable_dane") for rule in self.rules
         )
-        #: The largest C{max_recipients_per_batch} of all.
-        self.largest_batch: int = max(
+        full = max(
             values.get("max_recipients_per_batch", self.default.max_recipients_per_batch)
             for values in ({}, *(rule.values for rule in self.rules))
         )
+        #: How many recipients of a message can travel together: about a hundred, and always as many
+        #: as some of the largest batches have.
+        self.together: int = max(_TOGETHER // full, 1) * full
         self._targets = frozenset(rule.pattern.target for rule in self.rules)
 
     @property

@@ -52,8 +52,6 @@ __all__ = ["Scheduler"]
 QUANTUM = 20
 #: Seconds over which the queues that wait for the end of one suspension wake.
 SPREAD = 20.0
-#: Messages that can travel together, about; always a number of full batches.
-TOGETHER = 100
 #: A message that waits for a source which others may use is looked at no sooner; seconds.
 SHORTEST_WAIT = 5.0
 
@@ -301,9 +299,7 @@ class Scheduler(SourceNews):
 
         @return: whether more of them may follow.
         """
-        full = self._paths.largest_batch
-        most = max(TOGETHER // full, 1) * full
-        batch = self._waiting.pop(queue, self._reactor.seconds(), most)
+        batch = self._waiting.pop(queue, self._reactor.seconds(), self._paths.together)
         if queue.doom is not None and batch and batch[0].due <= queue.doomed_until:
             facts = AttemptFacts(pool=self._queues.resolve(queue.name).egress_pool)
             for message in batch:
