@@ -42,6 +42,19 @@ class ReceivedTests(SynchronousTestCase):
             b"        Tue, 01 Jul 2025 10:32:37 +0000\r\n",
         )
 
+    def test_half_a_literal(self) -> None:
+        """A name that is neither a domain nor an address literal does not look like one."""
+        for ehlo, shown in (
+            ("[192.0.2.7]", "[192.0.2.7]"),
+            ("[IPv6:2001:db8::1]", "[IPv6:2001:db8::1]"),
+            ("[127.0.0.1", "?127.0.0.1"),
+            ("127.0.0.1]", "127.0.0.1?"),
+            ("[[::1]]", "????1??"),
+            ("[]", "??"),
+        ):
+            line = received_header(**{**FACTS, "ehlo": ehlo})
+            self.assertTrue(line.startswith(f"Received: from {shown} (".encode()), line)
+
     def test_tls(self) -> None:
         """An encrypted session is described behind the protocol."""
         line = received_header(
@@ -113,5 +126,5 @@ class ReceivedTests(SynchronousTestCase):
         line = received_header(
             **{**FACTS, "ehlo": "x\r\nBcc: evil", "recipients": ["a@b>\r\nSubject: evil"]}
         )
-        self.assertIn(b"from x??Bcc:?evil ", line)
+        self.assertIn(b"from x??Bcc??evil ", line)
         self.assertNotIn(b"Subject", line)

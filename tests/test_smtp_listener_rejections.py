@@ -35,6 +35,17 @@ class RejectionTests(ListenerTestCase):
             self.assertEqual(self.refused(number), ("", "421 4.3.2"))
         self.flushLoggedErrors(ValueError)
 
+    def test_silent_handshake(self) -> None:
+        """A client that says STARTTLS and nothing more gets no reply; the record says so."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"EHLO c.example\r\nSTARTTLS\r\n")
+        transport.clear()
+        self.clock.advance(400)
+        self.assertEqual(transport.value(), b"")
+        self.assertTrue(transport.aborted)
+        [(_, reply)] = self.reception.refusals
+        self.assertEqual(reply, "421 4.4.2 no TLS handshake in time (the client got no reply)")
+
     def test_idle(self) -> None:
         """A client that says nothing, before and within a message."""
         for number, said in enumerate((b"", HELLO + ENVELOPE + b"DATA\r\n" + b"x"), 1):

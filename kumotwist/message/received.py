@@ -10,7 +10,8 @@ from kumotwist.message.dates import date_time
 
 __all__ = ["received_header"]
 
-_NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._:\[\]-]")
+_NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._-]")
+_LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
 _NOT_ATOM = re.compile(r"[^A-Za-z0-9._:/-]")
 _NOT_SUBJECT = re.compile(r"[^A-Za-z0-9._:/=,@+* -]")
 _LINE = 78
@@ -82,10 +83,10 @@ def _opening(
 ) -> tuple[str, int]:
     """What the messages of one session have in common, and where its last line ends."""
     literal = _address_literal(peer)
-    words = ["from", _clean(_NOT_DOMAIN, ehlo) or literal or "unknown"]
+    words = ["from", _host(ehlo) or literal or "unknown"]
     if literal:
         words.append(f"({literal})")
-    words += ["by", _clean(_NOT_DOMAIN, hostname) or "unknown", "(kumotwist)"]
+    words += ["by", _host(hostname) or "unknown", "(kumotwist)"]
     words += ["with", _clean(_NOT_ATOM, protocol)]
     if tls_version:
         words.append(f"({_clean(_NOT_ATOM, tls_version)}:{_clean(_NOT_ATOM, tls_cipher or '')})")
@@ -105,6 +106,13 @@ def _address_literal(peer: str) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return f"[{address}]"
     return f"[IPv6:{ipaddress.IPv6Address(address.packed)}]"  # without a zone
+
+
+def _host(text: str) -> str:
+    """A domain or an address literal; whatever cannot be in either is shown as a question mark."""
+    if len(text) <= _LONGEST_NAME and _LITERAL.fullmatch(text):
+        return text
+    return _clean(_NOT_DOMAIN, text)
 
 
 def _clean(unwanted: re.Pattern[str], text: str) -> str:

@@ -147,7 +147,10 @@ class Reception:
 
         def stored(_: None) -> None:
             if gone:
-                self._log.warn("client of {id} did not wait; taken back", id=messages[0].id)
+                # The client has left, or data_processing_timeout was over.
+                self._log.warn(
+                    "{id} was stored too late, nobody waits for it; taken back", id=messages[0].id
+                )
                 self._spool.remove(messages).addErrback(self._not_taken_back)
                 return
             # First of all the reply: the messages are on disk, and ours whatever happens now.

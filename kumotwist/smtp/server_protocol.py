@@ -415,6 +415,9 @@ class ESMTPServerProtocol(ServerArrival):
             self._drop("no PROXY header in time")
         elif self._closing or self._blocked:
             self.transport.abortConnection()
+        elif self._tls_begun and self.session.tls is None:
+            self._refused(say.NO_HANDSHAKE, "")
+            self.transport.abortConnection()
         elif self._pending is not None:
             self._cancel()
             self._then(say.SLOW_ANSWER if self._welcomed else say.NOT_READY)

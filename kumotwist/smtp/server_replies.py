@@ -8,6 +8,8 @@ SHUTTING_DOWN = Reply.of(421, "4.3.2", "shutting down, try again later")
 TOO_MANY_CONNECTIONS = Reply.of(421, "4.3.2", "too many connections, try again later")
 IDLE = Reply.of(421, "4.4.2", "idle for too long")
 NOT_READY = Reply.of(421, "4.3.2", "not ready for mail, try again later")
+#: Not said, as nothing can be; it goes into the record.
+NO_HANDSHAKE = Reply.of(421, "4.4.2", "no TLS handshake in time (the client got no reply)")
 TOO_LONG = Reply.of(421, "4.4.2", "this session has lasted too long")
 SLOW_DATA = Reply.of(421, "4.4.2", "the message took too long to arrive")
 SLOW_ANSWER = Reply.of(451, "4.4.5", "processing took too long, try again later")
