@@ -4,6 +4,7 @@ memory, with a spool in memory and a clock that the test moves."""
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -155,6 +156,7 @@ class World:
             limits=self.limits,
             tls=TLSPolicies(resolver, BrokenTLS(self.network.seconds)),
             hostname="mta.example",
+            chance=random.Random(1),
         )
         self.scheduler.use(self.context)
         self.spool.set_writable_observer(

@@ -134,6 +134,20 @@ class DeliveryTests(SynchronousTestCase):
         self.assertEqual(world.kinds(), ["Delivery"])
         self.assertEqual(world.records()[0]["peer_address"]["name"], "mx2.b.example")
 
+    def test_equal_hosts_share(self) -> None:
+        """Hosts of the same preference share the connections of a busy site, though one look-up
+        serves them all (RFC 5321, 5.1)."""
+        records = {"b.example": ["MX 10 one.b.example", "MX 10 two.b.example"]}
+        records |= {"one.b.example": ["A 192.0.2.1"], "two.b.example": ["A 192.0.2.2"]}
+        world = World(records, path={"max_deliveries_per_connection": 1})
+        world.sink("192.0.2.1")
+        world.sink("192.0.2.2")
+        for number in range(20):
+            world.inject(f"x{number}@b.example")
+        hosts = [record["peer_address"]["name"] for record in world.records("Delivery")]
+        self.assertEqual(len(hosts), 20)
+        self.assertGreater(min(hosts.count(f"{name}.b.example") for name in ("one", "two")), 3)
+
     def test_421_moves_on_to_the_next_host(self) -> None:
         """A 421 at any point is temporary: the next host is tried."""
         for when in ("connect", "mail", "rcpt", "data", "message"):

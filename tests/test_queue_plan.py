@@ -46,20 +46,26 @@ class PlannerTests(SynchronousTestCase):
     def test_exchangers(self) -> None:
         """MX hosts by preference, under the name that KumoMTA gives their site."""
         plan = self.plan("b.example")
-        self.assertEqual(plan.hosts, (Host("mx1.b.example"), Host("mx2.b.example")))
+        self.assertEqual(
+            plan.hosts, (Host("mx1.b.example", preference=10), Host("mx2.b.example", preference=20))
+        )
         self.assertEqual(plan.site, "(mx1|mx2).b.example")
         self.assertTrue(plan.looked_up)
 
     def test_implicit(self) -> None:
         """A domain without MX is its own host."""
-        self.assertEqual(self.plan("implicit.example").hosts, (Host("implicit.example"),))
+        self.assertEqual(
+            self.plan("implicit.example").hosts, (Host("implicit.example", preference=0),)
+        )
 
     def test_ourselves(self) -> None:
         """A node that is an exchanger itself hands mail only to those nearer to the destination;
         if it is the nearest, the mail loops."""
         planner = Planner(FakeResolver(RECORDS), PathTable(), ["mx2.b.example"])
         plan = self.successResultOf(planner.plan("b.example", QueueSettings()))
-        self.assertEqual((plan.hosts, plan.site), ((Host("mx1.b.example"),), "mx1.b.example"))
+        self.assertEqual(
+            (plan.hosts, plan.site), ((Host("mx1.b.example", preference=10),), "mx1.b.example")
+        )
         planner = Planner(FakeResolver(RECORDS), PathTable(), ["mx1.b.example"])
         failure = self.failureResultOf(
             planner.plan("b.example", QueueSettings()), MailLoopError
@@ -73,7 +79,7 @@ class PlannerTests(SynchronousTestCase):
     def test_literal(self) -> None:
         """An address literal is looked up nowhere, but is not the operator's word either."""
         plan = self.plan("[192.0.2.7]")
-        self.assertEqual((plan.hosts, plan.looked_up), ((Host("192.0.2.7"),), True))
+        self.assertEqual((plan.hosts, plan.looked_up), ((Host("192.0.2.7", preference=0),), True))
 
     def test_routing_domain(self) -> None:
         """The routing domain's hosts serve the queue."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +47,7 @@ def walk(
     resolver: Any = None,
     source: dict[str, Any] | None = None,
     ours: str = "",
+    chance: random.Random | None = None,
     **path: Any,
 ) -> TargetWalk:
     """A walk over hosts."""
@@ -61,6 +64,7 @@ def walk(
         attrs.evolve(PathSettings(), **path),
         resolver or FakeResolver(records, {"broken.example": "timed out"}),
         lambda address, port: (str(address), port) == (ours, 25),
+        chance,
     )
 
 
@@ -119,6 +123,21 @@ class OrderTests(SynchronousTestCase):
                 "mx2.example (192.0.2.2:25)",
             ],
         )
+
+    def test_equals_share(self) -> None:
+        """Sessions of one plan begin with different ones of the hosts of the same preference, come
+        to worse hosts after them, and leave the hosts of a route in their places."""
+        chance = random.Random(1)
+        hosts = [Host(name, preference=10) for name in ("mx1.example", "mx2.example")]
+        hosts.append(Host("six.example", preference=20))
+        orders = [targets(walk(*hosts, chance=chance)) for _ in range(100)]
+        firsts = Counter(order[0].split()[0] for order in orders)
+        self.assertEqual(set(firsts), {"mx1.example", "mx2.example"})
+        self.assertGreater(min(firsts.values()), 30)
+        self.assertEqual({order[-1].split()[0] for order in orders}, {"six.example"})
+        route = [Host(name) for name in ("mx1.example", "mx2.example", "six.example")]
+        orders = [targets(walk(*route, looked_up=False, chance=chance)) for _ in range(20)]
+        self.assertEqual({tuple(order) for order in orders}, {tuple(targets(walk(*route)))})
 
     def test_looked_up_when_needed(self) -> None:
         """A host's addresses are not asked for while a better one is being tried."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,7 @@ class SessionContext:
     @ivar tls: decides what is demanded of hosts.
     @ivar count_tls: counts sessions for TLS reports, if there are any.
     @ivar is_ours: says whether this node listens on an address and a port.
+    @ivar chance: shuffles hosts of the same preference for each session.
     @ivar tls_sessions: what handshakes have come to that can be gone on with.
     @ivar hostname: this node's name, where neither path nor source has an C{ehlo_domain}.
     """
@@ -112,6 +114,7 @@ class SessionContext:
     count_tls: CountOutcome | None = None
     is_ours: IsOurs | None = None
     counters: EgressCounters = attrs.field(factory=EgressCounters)
+    chance: random.Random = attrs.field(factory=random.Random)
     tls_sessions: TLSSessions = attrs.field(init=False)
 
     @tls_sessions.default

@@ -34,10 +34,13 @@ class Host:
 
     @ivar name: a host name (A-labels) or an address without brackets.
     @ivar port: the port that a route asked for; L{None} for the path's C{smtp_port}.
+    @ivar preference: the MX record's: each session tries hosts of the same one in another order
+        (RFC 5321, 5.1); L{None} for a host that has its place.
     """
 
     name: str
     port: int | None = None
+    preference: int | None = None
 
 
 @attrs.define(frozen=True)
@@ -163,7 +166,7 @@ class Planner:
             site = exchangers.site_name
             if len(nearer) < len(exchangers.hosts):
                 site = site_name([name for _, name in sorted(nearer)])
-            hosts = tuple(Host(name) for _, name in nearer)
+            hosts = tuple(Host(name, preference=preference) for preference, name in nearer)
             plan = self._laned(prefix + site, domain, hosts, looked_up=True, lmtp=lmtp)
             if not exchangers.secure or not self._paths.uses_dane:
                 return plan

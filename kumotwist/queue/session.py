@@ -61,7 +61,7 @@ class DeliverySession:
         self._context = context
         self._ready = ready
         self._walk = TargetWalk(
-            ready.plan, ready.source, ready.path, context.resolver, context.is_ours
+            ready.plan, ready.source, ready.path, context.resolver, context.is_ours, context.chance
         )
         self._reconnection = Reconnection(ready.path, self._walk)
         self._cut_off = False

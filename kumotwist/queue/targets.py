@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import itertools
+import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 from twisted.internet.defer import CancelledError
@@ -46,11 +48,26 @@ def _shown(name: str, address: IPAddress, port: int) -> str:
     return f"{shown}:{port}" if name == plain else f"{name} ({shown}:{port})"
 
 
+def _shuffled(hosts: Sequence[Host], chance: random.Random | None) -> Sequence[Host]:
+    """The order of hosts for one session (RFC 5321, 5.1)."""
+    if chance is None or len(hosts) == 1:
+        return hosts
+    ordered: list[Host] = []
+    for preference, group in itertools.groupby(hosts, lambda host: host.preference):
+        equals = list(group)
+        if preference is not None:
+            chance.shuffle(equals)
+        ordered += equals
+    return ordered
+
+
 class TargetWalk:
     """Goes through the hosts of a plan, best first, and remembers what failed on the way.
 
     @param source: the way out: addresses of a family that it lacks are passed over.
     @param is_ours: says whether this node listens on an address and a port.
+    @param chance: shuffles hosts of the same preference: a plan may serve a busy site for long, and
+        each of them shall get its share of the connections.
     """
 
     def __init__(
@@ -60,13 +77,14 @@ class TargetWalk:
         path: PathSettings,
         resolver: IResolver,
         is_ours: IsOurs | None = None,
+        chance: random.Random | None = None,
     ) -> None:
         self._is_ours = is_ours
         self._plan = plan
         self._source = source
         self._path = path
         self._resolver = resolver
-        self._hosts = deque(plan.hosts)
+        self._hosts = deque(_shuffled(plan.hosts, chance))
         self._targets: deque[Target] = deque()
         self._verdicts: list[Verdict] = []
         self._mismatched = False
