@@ -63,7 +63,7 @@ unit: $(VENV)/.installed-dev ## unit tests only
 integration: $(VENV)/.installed-dev ## integration tests only
 	@'$(bin)/python' -m tests.run --jobs '$(JOBS)' integration
 
-test-netns: $(VENV)/.installed-dev ## two MTAs, a proxy and an MX on network namespaces of their own (needs root)
+test-netns: $(VENV)/.installed-dev ## MTAs, proxies, name servers and MX hosts on network namespaces of their own (needs root)
 	@'$(bin)/python' -m tests.run tests.netns
 
 lint: $(VENV)/.installed-dev ## ruff's checks, formatting and mypy; changes nothing

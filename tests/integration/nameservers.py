@@ -20,11 +20,11 @@ from tests.integration.parts import find
 from tests.integration.processes import Child
 from tests.integration.waiting import free_port
 
-__all__ = ["Zone", "start_name_servers"]
+__all__ = ["NameServers", "Zone", "start_name_servers"]
 
 _NSD = """\
 server:
-    ip-address: 127.0.0.1@{port}
+    ip-address: 127.0.0.1@{authority}
     do-ip6: no
     username: ""
     zonesdir: "{directory}"
@@ -41,8 +41,8 @@ remote-control:
 
 _UNBOUND = """\
 server:
-    interface: 127.0.0.1@{port}
-    access-control: 127.0.0.0/8 allow
+    interface: {host}@{resolver}
+    access-control: 0.0.0.0/0 allow
     username: ""
     chroot: ""
     directory: "{directory}"
@@ -109,33 +109,63 @@ def _signed(zone: Zone) -> tuple[str, str]:
     return parsed.to_text(), f"{name} DS {digest}"
 
 
+@attrs.define(frozen=True)
+class NameServers:
+    """The files of a NSD and of an Unbound that asks it, and how they are started.
+
+    @ivar directory: where the files are.
+    @ivar authority: NSD's port on 127.0.0.1, which belongs to whatever machine runs both.
+    @ivar resolver: Unbound's port.
+    @ivar host: the IPv4 address that Unbound listens on.
+    """
+
+    directory: Path
+    authority: int
+    resolver: int
+    host: str = "127.0.0.1"
+
+    def write(self, zones: Sequence[Zone]) -> None:
+        """Write the zones and the configurations."""
+        self.directory.mkdir(parents=True)
+        facts = attrs.asdict(self)
+        nsd_conf, unbound_conf = _NSD.format(**facts), _UNBOUND.format(**facts)
+        anchors = stubs = ""
+        for zone in zones:
+            text, anchor = _signed(zone)
+            (self.directory / f"{zone.name}.zone").write_text(text, encoding="ascii")
+            nsd_conf += f"zone:\n    name: {zone.name}\n    zonefile: {zone.name}.zone\n"
+            stubs += f"stub-zone:\n    name: {zone.name}\n"
+            stubs += f"    stub-addr: 127.0.0.1@{self.authority}\n"
+            # Unbound answers for documentation's networks itself unless it is told not to.
+            if zone.name.endswith(".arpa"):
+                anchors += f'server:\n    local-zone: "{zone.name}." nodefault\n'
+            if anchor:
+                anchors += f'server:\n    trust-anchor: "{anchor}"\n'
+        (self.directory / "nsd.conf").write_text(nsd_conf, encoding="ascii")
+        (self.directory / "unbound.conf").write_text(
+            unbound_conf + anchors + stubs, encoding="ascii"
+        )
+
+    def commands(self) -> dict[str, list[str]]:
+        """The command lines of both, by their names.
+
+        @raise SkipTest: one is not installed.
+        """
+        return {
+            name: [find(name), "-d", "-c", str(self.directory / f"{name}.conf")]
+            for name in ("nsd", "unbound")
+        }
+
+
 async def start_name_servers(test: TestCase, zones: Sequence[Zone]) -> int:
     """Serve zones, and resolve them with validation.
 
     @return: the resolver's port on 127.0.0.1, UDP and TCP.
     """
-    nsd, unbound = find("nsd"), find("unbound")
-    directory = Path(test.mktemp()).absolute()
-    directory.mkdir(parents=True)
-    authority, resolver = free_port(), free_port()
-    nsd_conf = _NSD.format(port=authority, directory=directory)
-    unbound_conf = _UNBOUND.format(port=resolver, directory=directory)
-    anchors = stubs = ""
-    for zone in zones:
-        text, anchor = _signed(zone)
-        (directory / f"{zone.name}.zone").write_text(text, encoding="ascii")
-        nsd_conf += f"zone:\n    name: {zone.name}\n    zonefile: {zone.name}.zone\n"
-        stubs += f"stub-zone:\n    name: {zone.name}\n    stub-addr: 127.0.0.1@{authority}\n"
-        if anchor:
-            anchors += f'server:\n    trust-anchor: "{anchor}"\n'
-    (directory / "nsd.conf").write_text(nsd_conf, encoding="ascii")
-    (directory / "unbound.conf").write_text(unbound_conf + anchors + stubs, encoding="ascii")
-    serving = Child(
-        test, "nsd", [nsd, "-d", "-c", str(directory / "nsd.conf")], directory=directory
-    )
-    await serving.wait_for_listening(authority)
-    resolving = Child(
-        test, "unbound", [unbound, "-d", "-c", str(directory / "unbound.conf")], directory=directory
-    )
-    await resolving.wait_for_listening(resolver)
-    return resolver
+    servers = NameServers(Path(test.mktemp()).absolute(), free_port(), free_port())
+    servers.write(zones)
+    ports = {"nsd": servers.authority, "unbound": servers.resolver}
+    for name, command in servers.commands().items():
+        child = Child(test, name, command, directory=servers.directory)
+        await child.wait_for_listening(ports[name])
+    return servers.resolver

@@ -56,6 +56,7 @@ class Mail:
     @ivar body: the octets, dots unstuffed, line ends as they came.
     @ivar raw: the octets as they came, the final dot's line excluded.
     @ivar tls: whether they came encrypted.
+    @ivar port: the port that the connection came from.
     """
 
     peer: str
@@ -66,6 +67,7 @@ class Mail:
     body: bytes = b""
     raw: bytes = b""
     tls: bool = False
+    port: int = 0
 
 
 @attrs.define
@@ -176,7 +178,7 @@ class _SinkProtocol(Protocol):
         assert mail is not None
         mail.raw = raw
         mail.body = (b"\r\n" + raw).replace(b"\r\n.", b"\r\n")[2:]
-        mail.tls = self.session.tls
+        mail.tls, mail.port = self.session.tls, self.session.port
         if self._answer("BODY", "", "250 2.0.0 Taken"):
             self.sink.mails.append(mail)
             self.session.mails += 1

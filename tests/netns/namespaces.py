@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from twisted.trial.unittest import SkipTest, TestCase
@@ -74,20 +75,43 @@ class Machines:
         return machine
 
     def join(self, one: str, first: str, other: str, second: str) -> None:
-        """Lay a cable between two machines, each end with an address (C{ADDRESS/LENGTH})."""
+        """Lay a cable between two machines, each end with addresses (C{ADDRESS/LENGTH}, …)."""
         ends = ((one, f"to{other[-8:]}", first), (other, f"to{one[-8:]}", second))
         (near, near_name, _), (far, far_name, _) = ends
         _ip(
             "link", "add", "name", near_name, "netns", near,
             "type", "veth", "peer", "name", far_name, "netns", far,
         )  # fmt: skip
-        for machine, device, address in ends:
-            _ip("-n", machine, "address", "add", address, "dev", device)
+        for machine, device, addresses in ends:
             _ip("-n", machine, "link", "set", device, "up")
+            for address in addresses.split(", "):
+                self._address(machine, address, device)
 
     def give(self, machine: str, address: str) -> None:
         """Give a machine one more address of its own."""
-        _ip("-n", machine, "address", "add", address, "dev", "lo")
+        self._address(machine, address, "lo")
+
+    def route(self, machine: str, network: str, gateway: str) -> None:
+        """Tell a machine the way to a network."""
+        _ip("-n", machine, "route", "add", network, "via", gateway)
+
+    def swallow(self, machine: str, address: str) -> None:
+        """Let a router drop what goes to an address, without a word to the sender."""
+        _ip("-n", machine, "route", "add", "blackhole", address)
+
+    def forward(self, machine: str) -> None:
+        """Make a router of a machine, for both families."""
+
+        def switch_on() -> None:
+            for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+                Path("/proc/sys/net", name).write_text("1", encoding="ascii")
+
+        on(machine, switch_on)
+
+    def _address(self, machine: str, address: str, device: str) -> None:
+        # Without nodad an IPv6 address is of no use for its first seconds.
+        more = ["nodad"] if ":" in address else []
+        _ip("-n", machine, "address", "add", address, "dev", device, *more)
 
 
 def _ip(*arguments: str) -> None:
