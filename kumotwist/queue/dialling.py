@@ -138,20 +138,23 @@ class Dialler:
         @raise CancelledError: if the session was aborted meanwhile; nothing was learned then.
         """
         facts = self._context.facts(self._ready, target.address)
-        way = self.way(target)
-        await self.closed()
+        if self._connections:
+            await self.closed()
         try:
             client = await self._connect(target)
         except (CancelledError, ConnectingCancelledError):
             raise CancelledError() from None
         except Exception as failure:
-            return Call(facts, verdict=self._not_connected(failure, judge_connect(failure, way)))
+            return Call(
+                facts,
+                verdict=self._not_connected(failure, judge_connect(failure, self.way(target))),
+            )
         self._client = client
         self._fault = ""
         slot = self._context.tls_sessions.slot(
             self._ready.source.name, target.host.name, target.port, resume=demand.resume
         )
-        facts = attrs.evolve(self._describe(client, target), tls_policy=demand.reason)
+        facts = self._describe(client, target, demand.reason)
         try:
             await client.open()
             await self._secure(client, target, demand, slot)
@@ -164,7 +167,9 @@ class Dialler:
             if self._aborted:
                 raise CancelledError() from None
             verdict = judge_session(
-                failure, way, unexplained_proxy=self._unexplained_proxy(client, target, facts)
+                failure,
+                self.way(target),
+                unexplained_proxy=self._unexplained_proxy(client, target, facts),
             )
             verdict = self._not_opened(client, facts, verdict)
             again = tls = None
@@ -361,28 +366,26 @@ class Dialler:
             return f"{target} from source {source.name}"
         return f"{target} via {source.through} from source {source.name}"
 
-    def _describe(self, client: ESMTPClient, target: Target) -> AttemptFacts:
+    def _describe(self, client: ESMTPClient, target: Target, tls_policy: str) -> AttemptFacts:
         """The facts of this connection for records."""
-        facts = attrs.evolve(
-            self._context.facts(self._ready),
-            session_id=self._session_id,
-            delivery_protocol="LMTP" if self._ready.plan.lmtp else "ESMTP",
-            host=target.host.name,
-            peer=str(target.address),
-        )
+        known: dict[str, Any] = {
+            "session_id": self._session_id,
+            "delivery_protocol": "LMTP" if self._ready.plan.lmtp else "ESMTP",
+            "host": target.host.name,
+            "peer": str(target.address),
+            "tls_policy": tls_policy,
+        }
         transport: Any = client.transport
         get_proxy = getattr(transport, "getProxy", None)
-        if get_proxy is not None:
+        if get_proxy is None:
+            known["source_address"] = address_text(transport.getHost())
+        else:
             hop = get_proxy()
             if hop.login_unused:
                 self._login_unused(hop.server)
-            return attrs.evolve(
-                facts,
-                source_address=hop.source_address,
-                proxy_server=hop.server,
-                protocol=hop.protocol,
-            )
-        return attrs.evolve(facts, source_address=address_text(transport.getHost()))
+            known["source_address"] = hop.source_address
+            known["proxy_server"], known["protocol"] = hop.server, hop.protocol
+        return attrs.evolve(self._context.facts(self._ready), **known)
 
 
 def _unfit(text: str, enhanced: str) -> SessionUnfitError:

@@ -157,7 +157,7 @@ class DeliverySession:
             )
             if demand is not None and demand.refusal:
                 verdict = judge_refusal(demand, target.host.name)
-                self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
+                self._trace(batch, "failed", target=target, reply=verdict.reply)
                 self._report.refused(batch, target, demand)
                 tls_policy = demand.reason
                 self._walk.failed(verdict)
@@ -166,7 +166,7 @@ class DeliverySession:
                 if demand is None:
                     break
                 await self._turn_to_connect()
-                self._trace(batch, "connecting", target=str(target))
+                self._trace(batch, "connecting", target=target)
                 call = await self._dialler.dial(target, demand)
                 if call.tls is not None:
                     stands = call.client is not None
@@ -179,11 +179,11 @@ class DeliverySession:
                     self._client = call.client
                     self._ready.connected()
                     self._reconnection.connected(target)
-                    self._trace(batch, "connected", target=str(target), **describe(self._facts))
+                    self._trace(batch, "connected", target=target)
                     return call.client
                 assert call.verdict is not None
                 verdict = call.verdict
-                self._trace(batch, "failed", target=str(target), reply=str(verdict.reply))
+                self._trace(batch, "failed", target=target, reply=verdict.reply)
                 self._remember(batch, verdict)
                 if verdict.scope is not Scope.SOURCE:
                     self._walk.failed(verdict)
@@ -494,5 +494,6 @@ class DeliverySession:
 
     def _trace(self, batch: list[QueuedMessage], event: str, **facts: Any) -> None:
         if self._context.trace.watched:
-            facts = {**describe(self._facts), **facts}
+            texts = {name: str(value) for name, value in facts.items()}
+            facts = {**describe(self._facts), **texts}
             self._context.trace.emit(event, [message.id for message in batch], **facts)
