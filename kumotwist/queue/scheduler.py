@@ -22,7 +22,7 @@ from kumotwist.egress.rotation import Rotations
 from kumotwist.egress.settings import PathSettings, PathTable
 from kumotwist.egress.source import Source
 from kumotwist.message.queued import QueuedMessage
-from kumotwist.queue.affinity import NO_PREFERENCE, Preference, preference
+from kumotwist.queue.affinity import Preference, preference
 from kumotwist.queue.change import Change
 from kumotwist.queue.choosing import WAITS_FOR_ROOM, Hindrance, SourceChoice
 from kumotwist.queue.context import SessionContext
@@ -224,11 +224,9 @@ class Scheduler(SourceNews):
             return
         now = self._reactor.seconds()
         due: dict[tuple[str, int, Preference, TLSWish], list[QueuedMessage]] = {}
-        alone = len(messages) == 1
         for message in messages:
             if message.due <= now:
-                wanted = NO_PREFERENCE if alone else preference(message)
-                key = (message.queue, message.body_key, wanted, tls_wish(message))
+                key = (message.queue, message.body_key, preference(message), tls_wish(message))
                 due.setdefault(key, []).append(message)
             else:
                 self._waiting.push(message)

@@ -449,8 +449,7 @@ class SMTPServer:
     def _settle_starttls(self, event: StartTLS, reply: Reply) -> None:
         if not reply.is_positive:
             return
-        # RFC 3207, 4.2: nothing that came before TLS survives it, neither what the client said
-        # nor what somebody may have put into the same segment.
+        # RFC 3207, 4.2: nothing survives that was said in clear, or put into the same segment.
         self._input.clear()
         self._greeted = False
         self._forget()
