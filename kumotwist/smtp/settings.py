@@ -176,9 +176,9 @@ class ClientSettings:
     )
     invalid_line_endings: LineEndings = setting(
         cast("SettingType[LineEndings]", _LINE_ENDINGS),
-        "What happens to a message with a lone CR or LF: it is refused (`Deny`); each of them becomes "
-        "a CRLF when it is sent on (`Allow`), or before it is spooled (`Fix`). None of them ever "
-        "ends a message.",
+        "What happens to a message with a lone CR or LF: it is refused (`Deny`); each of them "
+        "becomes a CRLF when it is sent on (`Allow`), or before it is spooled (`Fix`). None of "
+        "them ever ends a message.",
         default="Deny",
     )
     line_length_hard_limit: int = setting(

@@ -310,8 +310,7 @@ class SMTPServer:
         if self._options.require_tls and not self._tls:
             return self._out_of_order(say.TLS_NEEDED, text)
         if self._options.require_auth and not self._login.authenticated:
-            at_once = self._options.offers_auth(tls=self._tls)
-            return self._out_of_order(say.AUTH_NEEDED if at_once else say.TLS_AND_AUTH_NEEDED, text)
+            return self._out_of_order(self._login.needed(tls=self._tls), text)
         if self._messages >= self._options.max_messages:
             return BadCommand(say.NO_MORE_SENDERS, text)
         transaction = read_mail(argument, self._options, tls=self._tls)

@@ -31,6 +31,10 @@ class LoginDialogue:
         self.in_progress = False
         self.begun = False
 
+    def needed(self, *, tls: bool) -> Reply:
+        """That somebody has to log in first, and what for that (RFC 4954, 6)."""
+        return say.AUTH_NEEDED if self._options.offers_auth(tls=tls) else say.TLS_AND_AUTH_NEEDED
+
     def refusal(self, *, greeted: bool, tls: bool, in_mail: bool) -> Reply | None:
         """Why nobody can log in as things are (RFC 4954, 4)."""
         if not self._options.auth:
