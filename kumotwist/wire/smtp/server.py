@@ -105,8 +105,7 @@ class SMTPServer:
     @property
     def receiving(self) -> bool:
         """Whether a message has begun and not ended; there may be commands between its chunks."""
-        chunks = self._chunks
-        return self._body is not None or (chunks.message or chunks.present) is not None
+        return (self._body or self._chunks.message or self._chunks.present) is not None
 
     @property
     def body_octets(self) -> int:
