@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -168,6 +170,30 @@ class StartTests(NodeCase):
         self.assertEqual(self.liveness()[0], 503)
         self.spool.repair()
         self.assertEqual(self.liveness()[0], 200)
+
+
+class OrdersTests(NodeCase):
+    """Orders that survive a restart, and one that comes during the start."""
+
+    def post(self, tenant: str) -> int:
+        """Suspend a tenant for good measure; the status of the answer."""
+        order = {"tenant": tenant, "reason": "r", "duration": "1h", "persist": True}
+        text = json.dumps(order).encode()
+        answer = Connection(self.factory(8000)).ask(
+            "/api/admin/suspend/v1", f"content-length: {len(text)}", method="POST", body=text
+        )
+        return answer.status
+
+    def test_order_during_start(self) -> None:
+        """An order that is given before the spool is open is kept beside those of before."""
+        self.patch(time, "time", self.network.seconds)
+        self.started()
+        self.assertEqual(self.post("before"), 200)
+        self.network.tcpServers.clear()
+        self.started(SlowSpool())
+        self.assertEqual(self.post("during"), 200)
+        kept = json.loads((self.directory / "var" / "orders.json").read_text())
+        self.assertEqual([each["whom"]["tenant"] for each in kept], ["before", "during"])
 
 
 class StopTests(NodeCase):

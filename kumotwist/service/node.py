@@ -290,6 +290,8 @@ class Node(MultiService):
         @raise StartError: if an address is taken or the spool belongs to another process.
         """
         self.probe_spool()
+        # Before anybody can give an order, which is saved with those that there are.
+        self._scheduler.orders.load()
         super().startService()  # type: ignore[no-untyped-call]
         self._opening = Deferred.fromCoroutine(self._open_spool())
         self._opening.addErrback(self._cannot_run)
@@ -309,7 +311,6 @@ class Node(MultiService):
         self._reception.closed = None
         if self._tls_reports is not None:
             self._tls_reports.setServiceParent(self)  # type: ignore[no-untyped-call]
-        self._scheduler.orders.load()
         for port in self._shared_ports:
             # Not before: until then clients are for the workers that are ready.
             port.setServiceParent(self)  # type: ignore[no-untyped-call]
