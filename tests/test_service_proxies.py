@@ -85,6 +85,26 @@ class StandaloneProxiesTests(ConfigCase):
         self.service.reload()
         self.assertRegex(self.logged(), r"not before a restart: \[http\], \[proxy:other\]$")
 
+    def test_truncated(self) -> None:
+        """A file that is empty, or lacks a proxy that runs, changes nothing."""
+        for text, words in (
+            (
+                "",
+                r"nothing was changed: .*kumo\.ini looks truncated \(it has no section\); restart",
+            ),
+            (
+                "[proxy:other]\nlisten = :1\n",
+                r"looks truncated \(\[proxy:main\] missing\); restart if",
+            ),
+        ):
+            self.write(text)
+            self.service.reload()
+            self.assertRegex(self.logged(), words)
+        self.assertNotIn("read again", self.logged())
+        self.write(FILE.format(action="allow", more=""))
+        self.service.reload()
+        self.assertIn("the rules were read again", self.logged())
+
     def test_without_a_file(self) -> None:
         """What came from the command line cannot be read again."""
         service = standalone_proxies(self.reactor, {}, {}, None)

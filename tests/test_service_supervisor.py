@@ -216,6 +216,20 @@ class NodeTests(SupervisorCase):
         self.node.reload()
         self.assertEqual([one.heard.count(["reload"]) for one in self.processes], [1, 1])
 
+    def test_reload_of_what_was_cut_off(self) -> None:
+        """A file without what the node was started with reaches no worker."""
+        self.ready()
+        path = self.directory / "kumo.ini"
+        whole = path.read_text()
+        for text in ("", "[queue:default]\n", whole.replace("hostname", "# hostname", 1)):
+            path.write_text(text)
+            self.node.reload()
+        self.assertEqual([one.heard.count(["reload"]) for one in self.processes], [0, 0])
+        self.assertIn("[kumo] hostname missing", [event.get("lost") for event in self.log])
+        path.write_text(whole)
+        self.node.reload()
+        self.assertEqual([one.heard.count(["reload"]) for one in self.processes], [1, 1])
+
     def test_reload_without_one(self) -> None:
         """A worker that ends meanwhile is not waited for: it reads the file when it starts."""
         self.ready()

@@ -34,6 +34,8 @@ class Configuration:
     @ivar proxy_rules: their order is their precedence.
     @ivar tls_reports: L{None} without C{[tls-reports]}: nobody is told of TLS then.
     @ivar files: the files that were read, the main one first; not part of equality.
+    @ivar given: what stands in them: C{[KIND]} or C{[KIND:NAME]} for each section,
+        and C{[kumo] hostname}; not part of equality.
     """
 
     node: NodeSettings
@@ -52,3 +54,4 @@ class Configuration:
     check: CheckSettings
     tls_reports: TLSReportSettings | None = None
     files: tuple[str, ...] = attrs.field(default=(), eq=False)
+    given: frozenset[str] = attrs.field(default=frozenset(), eq=False)

@@ -165,4 +165,16 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
         check=settings("check"),
         tls_reports=single("tls-reports"),
         files=files,
+        given=_given(sections),
     )
+
+
+def _given(sections: Sequence[Section]) -> frozenset[str]:
+    """What stands in the files, whatever its values: see L{Configuration.given}."""
+    given = set()
+    for section in sections:
+        kind = section.kind.name
+        given.add(f"[{kind}:{section.name}]" if section.name else f"[{kind}]")
+        if kind == "kumo" and "hostname" in section.values:
+            given.add("[kumo] hostname")
+    return frozenset(given)

@@ -7,7 +7,7 @@ it goes by it and none by a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -29,9 +29,13 @@ __all__ = ["LiveSettings", "read_again", "restart_needed"]
 _log = Logger()
 
 #: What is applied whole.
-_APPLIED = frozenset({"sources", "pools", "queues", "paths", "dns", "proxy_rules", "files"})
+_APPLIED = frozenset(
+    {"sources", "pools", "queues", "paths", "dns", "proxy_rules", "files", "given"}
+)
 #: The sections whose names are not those of their fields.
 _SECTIONS = {"node": "kumo", "proxies": "proxy", "tls_reports": "tls-reports"}
+#: What a node that runs with it does not lose while it runs: the kinds of sections.
+_KEPT = ("kumo", "spool", "log", "http", "tls-reports", "listener", "proxy", "sink")
 #: What of a source has nothing to do with the way that its connections take.
 _NOT_THE_WAY: dict[str, Any] = {"ehlo_domain": None, "remote_port": None}
 
@@ -113,19 +117,46 @@ def _way(settings: SourceSettings) -> SourceSettings:
     return attrs.evolve(settings, **_NOT_THE_WAY)
 
 
-def read_again(configuration: Configuration) -> Configuration | None:
+def read_again(running: Configuration, kept: Collection[str] = _KEPT) -> Configuration | None:
     """Read the files of a configuration again; what is wrong with them is logged.
 
+    A file that is empty, or has lost what cannot change anyway, is taken for one that is just
+    being written: going by the defaults instead would bounce mail.
+
+    @param running: what the process was started with.
+    @param kept: the kinds of sections that it cannot lose while it runs.
     @return: L{None} if anything is wrong.
     """
+    path = running.files[0]
     try:
-        return load(configuration.files[0])
+        new = load(path)
     except ConfigErrors as errors:
         for error in errors.errors:
             _log.error("{error}", error=str(error))
         count = len(errors.errors)
         _log.error("the configuration stays as it was: {count} errors", count=count)
-    return None
+        return None
+    lost = _lost(running, new, kept)
+    if lost:
+        _log.error(
+            "nothing was changed: {path} looks truncated ({lost}); restart if that is meant",
+            path=path,
+            lost=lost,
+        )
+        return None
+    return new
+
+
+def _lost(running: Configuration, new: Configuration, kept: Collection[str]) -> str:
+    """In words, what of a file has vanished; empty if nothing has that should be there."""
+    if not new.given:
+        return "it has no section"
+    gone = sorted(
+        label
+        for label in running.given - new.given
+        if label[1:].partition("]")[0].partition(":")[0] in kept
+    )
+    return f"{', '.join(gone)} missing" if gone else ""
 
 
 def restart_needed(old: Configuration, new: Configuration) -> Iterator[str]:

@@ -438,7 +438,7 @@ class Node(MultiService):
         No connection ends for it, and no message: what is under way goes on as it began.
         """
         before = self._live.configuration
-        new = read_again(before)
+        new = read_again(self._configuration)
         if new is None or self._reception.closed is _STOPPING:
             return
         change = self._live.adopt(new)

@@ -30,7 +30,6 @@ class StandaloneProxies(MultiService):
         super().__init__()  # type: ignore[no-untyped-call]
         self._proxies: Any = proxies
         self._configuration = configuration
-        self._applied = configuration
         proxies.setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
@@ -49,13 +48,12 @@ class StandaloneProxies(MultiService):
 
     def reload(self) -> None:
         """Read the file again and go by its rules, whole or not at all; no session ends for it."""
-        if self._configuration is None or self._applied is None:
+        if self._configuration is None:
             self._log.info("there is no configuration file that could be read again")
             return
-        new = read_again(self._applied)
+        new = read_again(self._configuration, ("proxy", "http"))
         if new is None:
             return
-        self._applied = new
         for proxy in self._proxies:
             proxy.go_by(new.proxy_rules.items())
         self._log.info("the rules were read again and hold now")

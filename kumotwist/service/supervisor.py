@@ -262,7 +262,7 @@ class Supervisor(MultiService):
 
     def reload(self) -> None:
         """Read the configuration again and have everybody go by it; see L{Node.reload}."""
-        new = read_again(self._configuration)
+        new = read_again(self._first)
         if new is None or not self.running:
             return
         self._configuration = new
