@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from kumotwist.interfaces import ISteering
+from kumotwist.queue.orders import Orders
 from kumotwist.service.shared_steering import LONGEST_ANSWER, PATIENCE, SharedSteering, obey
 from tests.test_http_admin import RecordingSteering
 
@@ -22,7 +23,8 @@ class SharedSteeringTests(SynchronousTestCase):
         """Build them."""
         self.clock = Clock()
         self.workers: dict[int, Any] = {1: RecordingSteering(), 2: RecordingSteering()}
-        self.steering = SharedSteering(self.clock, self.tell_all)
+        self.orders = Orders(self.clock)
+        self.steering = SharedSteering(self.clock, self.tell_all, self.orders)
         self.silent: set[int] = set()
 
     def tell_all(self, subject: str, number: int, *rest: Any) -> list[int]:
@@ -56,8 +58,35 @@ class SharedSteeringTests(SynchronousTestCase):
             worker.listed = [{"id": order_id, "reason": "r", "bounced": {"a.example": 2}}]
         (order,) = self.result(self.steering.orders("bounce"))
         self.assertEqual(order["bounced"], {"a.example": 4})
-        self.assertTrue(self.result(self.steering.cancel("bounce", "an-id")))
-        self.assertFalse(self.result(self.steering.cancel("suspend", "an-id")))
+        self.assertFalse(self.result(self.steering.cancel("suspend", order_id)))
+        self.assertTrue(self.result(self.steering.cancel("bounce", order_id)))
+        self.assertEqual(self.result(self.steering.orders("bounce")), [])
+
+    def test_order_without_workers(self) -> None:
+        """An order is kept for the workers that are not there yet."""
+        self.workers.clear()
+        self.result(self.steering.order("suspend", {"tenant": "t"}, reason="r", expires=9.0))
+        (order,) = self.orders.fields()
+        self.assertEqual((order["kind"], order["whom"]), ("suspend", {"tenant": "t"}))
+        (listed,) = self.result(self.steering.orders("suspend"))
+        self.assertEqual((listed["tenant"], listed["bounced"]), ("t", {}))
+
+    def test_refused_order(self) -> None:
+        """An order that is wrong, past, or that a worker cannot obey, does not hold."""
+        for whom, expires in (({"domain": "a b"}, 9.0), ({}, 0.0), ({"ids": ["i" * 10**6]}, 9.0)):
+            ordering = self.steering.order("bounce", whom, reason="r", expires=expires)
+            self.clock.advance(0)
+            self.failureResultOf(ordering, ValueError)
+        self.patch(self.workers[1], "order", self.cannot)
+        ordering = self.steering.order("bounce", {}, reason="r", expires=9.0)
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.failureResultOf(ordering, OSError)
+        self.assertEqual(self.orders.fields(), [])
+
+    def cannot(self, *_: Any, **__: Any) -> None:
+        """Be out of order."""
+        raise OSError("out of order")
 
     def test_count(self) -> None:
         """Counts are added up."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from twisted.internet.testing import EventLoggingObserver
 from twisted.logger import globalLogPublisher
 
 from kumotwist.egress.health import Hold
+from kumotwist.queue.orders import Order, Orders, Whom
 from kumotwist.service import Supervisor, supervisor, workers
 from kumotwist.service.errors import StartError
 from kumotwist.service.listening import ListeningService
@@ -168,6 +170,33 @@ class WorkersTests(SupervisorCase):
         one.end()
         self.network.advance(1.5)
         self.assertEqual([each for each in self.processes[-1].heard if each[0] == "source"], [])
+
+    def test_orders(self) -> None:
+        """A worker that starts is told what has been ordered, also while it was not there and also
+        before the node started, and works only then."""
+        kept = Order("bounce", Whom(tenant="kept"), "r", BEGINNING + 900, persist=True)
+        path = str(self.directory / "var" / "orders.json")
+        Orders(self.network, path).add(kept)
+        self.patch(time, "time", self.network.seconds)
+        self.ready()
+        one, other = self.processes
+        other.end()
+        text = json.dumps({"tenant": "new", "reason": "r", "persist": True}).encode()
+        page = self.page().ask(
+            "/api/admin/suspend/v1", f"content-length: {len(text)}", method="POST", body=text
+        )
+        (asked,) = [each for each in one.heard if each[0] == "steer"]
+        one.says("steered", asked[1], False, "an-id")
+        self.assertEqual(page.status, 200)
+        self.network.advance(1.5)
+        heard = [each for each in self.processes[-1].heard if each[0] in {"order", "begin"}]
+        self.assertEqual(
+            [each[1]["whom"] for each in heard[:-1]], [{"tenant": "kept"}, {"tenant": "new"}]
+        )
+        self.assertEqual(heard[-1], ["begin"])
+        again = Orders(self.network, path)
+        again.load()
+        self.assertEqual(len(again.fields()), 2)
 
     def test_busy_spool(self) -> None:
         """Every worker's spool is looked at before anything starts."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BOUNCE", "LONGEST_SUSPENSION", "SUSPEND", "SUSPEND_READY", "Order", "Orders", "Whom"]
 
 BOUNCE, SUSPEND, SUSPEND_READY = "bounce", "suspend", "suspend-ready-q"
+_KINDS = (BOUNCE, SUSPEND, SUSPEND_READY)
 #: Queues by name whose bounces an order counts; the rest is counted together.
 MAX_COUNTED = 1000
 #: What is suspended is looked at after so many seconds: it may have become too old.
@@ -109,6 +110,31 @@ class Order:
     id: str = attrs.field(factory=lambda: str(uuid.uuid4()))
     done: Counter[str] = attrs.field(factory=Counter)
 
+    def fields(self) -> dict[str, Any]:
+        """As JSON has it, without what it has done; see L{of}."""
+        return {
+            "kind": self.kind,
+            "whom": self.whom.fields(),
+            "reason": self.reason,
+            "expires": self.expires,
+            "quiet": self.quiet,
+            "report": self.report,
+            "persist": self.persist,
+            "id": self.id,
+        }
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Order:
+        """The order that L{fields} came from.
+
+        @raise TypeError: (or L{KeyError} or L{AttributeError}) if it is none.
+        """
+        fields = dict(fields)
+        whom = dict(fields.pop("whom"))
+        for name in ("queue_names", "ids"):
+            whom[name] = frozenset(whom.get(name, ()))
+        return cls(whom=Whom(**whom), **fields)
+
     def count(self, message: QueuedMessage) -> None:
         """A message was met."""
         known = message.queue in self.done or len(self.done) < MAX_COUNTED
@@ -138,16 +164,17 @@ class Orders:
         try:
             with open(self._path, encoding="utf-8") as file:
                 for fields in json.load(file):
-                    whom = fields.pop("whom")
-                    for name in ("queue_names", "ids"):
-                        whom[name] = frozenset(whom.get(name, ()))
-                    order = Order(whom=Whom(**whom), persist=True, **fields)
+                    order = Order.of({**fields, "persist": True})
                     self._orders[order.id] = order
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._log.error(
                 "the orders in {path} cannot be read: {reason}", path=self._path, reason=str(error)
             )
         self.any = bool(self._orders)
+
+    def fields(self) -> list[dict[str, Any]]:
+        """All that hold, as JSON has them; see L{Order.of}."""
+        return [order.fields() for order in self.listed(*_KINDS)]
 
     def add(self, order: Order) -> None:
         """Let an order hold from now on.
@@ -167,14 +194,19 @@ class Orders:
         """End an order.
 
         @return: what ended, if there was such an order.
+        @raise OSError: if it would come back with a restart; it holds on then.
         """
         order = self._orders.get(order_id)
         if order is None or order.kind != kind:
             return None
         del self._orders[order_id]
+        try:
+            if order.persist:
+                self._save()
+        except OSError:
+            self._orders[order_id] = order
+            raise
         self.any = bool(self._orders)
-        if order.persist:
-            self._save()
         return order
 
     def listed(self, *kinds: str) -> list[Order]:
@@ -232,19 +264,7 @@ class Orders:
         """Replace the file."""
         if self._path is None:
             raise OSError("this node keeps no orders")
-        kept = [
-            {
-                "kind": order.kind,
-                "whom": order.whom.fields(),
-                "reason": order.reason,
-                "expires": order.expires,
-                "quiet": order.quiet,
-                "report": order.report,
-                "id": order.id,
-            }
-            for order in self._orders.values()
-            if order.persist
-        ]
+        kept = [order.fields() for order in self._orders.values() if order.persist]
         temporary = f"{self._path}.new"
         with open(temporary, "w", encoding="utf-8") as file:
             json.dump(kept, file, indent=1)

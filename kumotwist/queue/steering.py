@@ -22,13 +22,13 @@ from kumotwist.queue.affinity import avoid_source
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.fate import Fates
 from kumotwist.queue.naming import Naming
-from kumotwist.queue.orders import BOUNCE, SUSPEND, Order, Whom
+from kumotwist.queue.orders import BOUNCE, SUSPEND, Order, Orders, Whom
 from kumotwist.queue.ready import ReadyQueue
 from kumotwist.queue.scheduler import Scheduler
 from kumotwist.queue.settings import QueueName, parse_label
 from kumotwist.settings.types import parse_domain
 
-__all__ = ["Steering"]
+__all__ = ["Steering", "list_orders", "order_of"]
 
 #: Messages that are dealt with in one turn of the reactor.
 TURN = 200
@@ -65,9 +65,7 @@ class Steering:
 
     def order(self, kind: str, whom: dict[str, Any], **facts: Any) -> str:
         """See L{ISteering.order}."""
-        order = Order(kind, _whom(whom), **facts)
-        if order.expires <= self._clock.seconds():
-            raise ValueError("expires: that moment has passed")
+        order = order_of(kind, whom, facts, self._clock.seconds())
         self._scheduler.orders.add(order)
         self._log.info(
             "ordered until {until}: {kind} {whom} ({reason}), id {id}",
@@ -102,18 +100,11 @@ class Steering:
 
     def orders(self, kind: str) -> list[dict[str, Any]]:
         """See L{ISteering.orders}."""
-        return [
-            {
-                **order.whom.fields(),
-                "id": order.id,
-                "reason": order.reason,
-                "duration": f"{max(0, round(order.expires - self._clock.seconds()))}s",
-                "expires": _moment(order.expires),
-                "persist": order.persist,
-                "bounced": dict(order.done),
-            }
-            for order in self._scheduler.orders.listed(kind)
-        ]
+        return list_orders(self._scheduler.orders, kind, self._clock.seconds())
+
+    def adopt(self, fields: dict[str, Any]) -> None:
+        """Let an order hold that holds in the node's other processes, before there is any mail."""
+        self._scheduler.orders.add(Order.of(fields))
 
     def _bounce(self, message: QueuedMessage, order: Order) -> None:
         order.count(message)
@@ -308,6 +299,37 @@ def _described(message: QueuedMessage, body: bytes | None) -> dict[str, Any]:
     if body is not None:
         described["data"] = body.decode("utf-8", "replace")
     return described
+
+
+def order_of(kind: str, whom: dict[str, Any], facts: dict[str, Any], now: float) -> Order:
+    """An order in L{ISteering}'s words.
+
+    @param now: seconds since the epoch.
+    @raise ValueError: if something about it is wrong.
+    """
+    order = Order(kind, _whom(whom), **facts)
+    if order.expires <= now:
+        raise ValueError("expires: that moment has passed")
+    return order
+
+
+def list_orders(orders: Orders, kind: str, now: float) -> list[dict[str, Any]]:
+    """The orders of a kind that hold, see L{ISteering.orders}.
+
+    @param now: seconds since the epoch.
+    """
+    return [
+        {
+            **order.whom.fields(),
+            "id": order.id,
+            "reason": order.reason,
+            "duration": f"{max(0, round(order.expires - now))}s",
+            "expires": _moment(order.expires),
+            "persist": order.persist,
+            "bounced": dict(order.done),
+        }
+        for order in orders.listed(kind)
+    ]
 
 
 def _moment(seconds: float) -> str:

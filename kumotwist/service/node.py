@@ -47,6 +47,7 @@ from kumotwist.service.standalone import proxy_services, sink_service, tls_conte
 from kumotwist.service.state import (
     left_over_spools,
     node_id,
+    orders_path,
     prepare_state_dir,
     probe_spool,
     spool_path,
@@ -132,7 +133,8 @@ class Node(MultiService):
             live.sources,
             live.rotations,
             random.random,
-            Orders(reactor, os.path.join(self._own_dir, "orders.json")),
+            # Of several processes the supervisor keeps the orders.
+            Orders(reactor, orders_path(self._state_dir) if self._alone else None),
         )
         fates = Fates(
             reactor,
@@ -306,6 +308,7 @@ class Node(MultiService):
     async def _open_spool(self) -> None:
         await self._spool.open()
         self._spool_is_open = True
+        await self._sharing.informed
         if self._reception.closed is _STOPPING:
             return  # stopped before it had begun: _stop closes the spool
         self._reception.closed = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,8 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from kumotwist.interfaces import ISteering
+from kumotwist.queue.orders import Orders
+from kumotwist.queue.steering import list_orders, order_of
 
 __all__ = ["SharedSteering", "obey"]
 
@@ -41,21 +42,28 @@ class _Question:
 class SharedSteering:
     """The supervisor's side.
 
+    The orders are kept here, for the workers that are started later.
+
     @param tell_all: says something to every worker and returns who heard it.
+    @param orders: those of the node.
     """
 
-    def __init__(self, reactor: Any, tell_all: Callable[..., list[int]]) -> None:
+    def __init__(self, reactor: Any, tell_all: Callable[..., list[int]], orders: Orders) -> None:
         self._reactor = reactor
         self._tell_all = tell_all
+        self._orders = orders
         self._questions: dict[int, _Question] = {}
         self._asked = 0
 
-    async def _ask(self, method: str, *facts: Any, **named: Any) -> list[Any]:
+    async def _ask(self, method: str, *facts: Any, needed: bool = True, **named: Any) -> list[Any]:
         """The workers' answers.
 
+        @param needed: whether there must be any.
         @raise ValueError: if one says that the question is wrong.
         @raise OSError: if one cannot do it, or none answers.
         """
+        if len(json.dumps([facts, named])) > LONGEST_ANSWER:
+            raise ValueError("this is too long for a node of several processes")
         self._asked += 1
         number = self._asked
         question = _Question(set(self._tell_all("steer", number, method, facts, named)), Deferred())
@@ -68,7 +76,7 @@ class SharedSteering:
             if failed:
                 kind, text = answer
                 raise ValueError(text) if kind == "ValueError" else OSError(text)
-        if not question.answers:
+        if not question.answers and needed:
             raise OSError("no worker answers")
         return [answer for _, answer in question.answers]
 
@@ -102,9 +110,17 @@ class SharedSteering:
         """See L{ISteering.order}; the order has one id in all of them."""
 
         async def order() -> str:
-            order_id = str(uuid.uuid4())
-            await self._ask("order", kind, whom, **{**facts, "id": order_id})
-            return order_id
+            given = order_of(kind, whom, facts, self._reactor.seconds())
+            self._orders.add(given)
+            # Workers keep no order over a restart: they are told again.
+            told = {**facts, "persist": False, "id": given.id}
+            try:
+                await self._ask("order", kind, whom, needed=False, **told)
+            except (ValueError, OSError):
+                self._orders.cancel(given.id, kind)
+                await self._ask("cancel", kind, given.id, needed=False)
+                raise
+            return given.id
 
         return ensureDeferred(order())
 
@@ -112,7 +128,10 @@ class SharedSteering:
         """See L{ISteering.cancel}."""
 
         async def cancel() -> bool:
-            return any(await self._ask("cancel", kind, order_id))
+            if self._orders.cancel(order_id, kind) is None:
+                return False
+            await self._ask("cancel", kind, order_id, needed=False)
+            return True
 
         return ensureDeferred(cancel())
 
@@ -120,12 +139,14 @@ class SharedSteering:
         """See L{ISteering.orders}; what workers have bounced is added up."""
 
         async def orders() -> list[dict[str, Any]]:
-            merged: dict[str, dict[str, Any]] = {}
-            for listed in await self._ask("orders", kind):
+            bounced: dict[str, Counter[str]] = {}
+            for listed in await self._ask("orders", kind, needed=False):
                 for order in listed:
-                    known = merged.setdefault(order["id"], {**order, "bounced": {}})
-                    known["bounced"] = dict(Counter(known["bounced"]) + Counter(order["bounced"]))
-            return list(merged.values())
+                    bounced.setdefault(order["id"], Counter()).update(order["bounced"])
+            return [
+                {**order, "bounced": dict(bounced.get(order["id"], ()))}
+                for order in list_orders(self._orders, kind, self._reactor.seconds())
+            ]
 
         return ensureDeferred(orders())
 

@@ -33,6 +33,7 @@ class Sharing:
     @ivar tell: told why no mail is taken (empty if it is) whenever that changes, and how many
         messages the spool had, L{None} until that is known.
     @ivar tell_source: told what is found out of the health of a source, see L{SourceHealth}.
+    @ivar informed: fires when the process knows the node's orders: no mail moves before.
     """
 
     worker: int
@@ -42,6 +43,7 @@ class Sharing:
     sockets: Mapping[str, int] = attrs.field(factory=dict)
     tell: Callable[[str, int | None], None] = lambda reason, waiting: None
     tell_source: Callable[[str, Hold | None], None] = lambda source, hold: None
+    informed: Deferred[None] = attrs.field(factory=lambda: succeed(None))
 
 
 class SharedPort(Service):

@@ -59,6 +59,11 @@ def worker_dir(state_dir: str, worker: int) -> str:
     return prepare_state_dir(os.path.join(state_dir, f"worker-{worker}"))
 
 
+def orders_path(state_dir: str) -> str:
+    """Where a node keeps the operator's orders that survive a restart."""
+    return os.path.join(state_dir, "orders.json")
+
+
 def left_over_spools(first: str, worker: int, workers: int) -> list[str]:
     """The spools of workers that there are no more, as far as they are for one worker to empty.
 

@@ -22,6 +22,7 @@ from kumotwist.config import Configuration
 from kumotwist.egress import Source
 from kumotwist.egress.health import Hold
 from kumotwist.limits import Lender, LimitTable
+from kumotwist.queue.orders import Orders
 from kumotwist.service.announce import announcement, kumo_command
 from kumotwist.service.listening import ListeningService, address_words
 from kumotwist.service.live import read_again, restart_needed
@@ -30,7 +31,13 @@ from kumotwist.service.orders import WorkerOrders
 from kumotwist.service.pages import NodePages
 from kumotwist.service.shared_steering import SharedSteering
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
-from kumotwist.service.state import node_id, prepare_state_dir, probe_spool, spool_path
+from kumotwist.service.state import (
+    node_id,
+    orders_path,
+    prepare_state_dir,
+    probe_spool,
+    spool_path,
+)
 from kumotwist.service.workers import FIRST_SOCKET, WorkerProcess, worker_command
 
 __all__ = ["Supervisor"]
@@ -84,7 +91,8 @@ class Supervisor(MultiService):
         self._announced = False
         # Who has not said yet that it goes by the configuration that was read again.
         self._reloading: set[int] = set()
-        self._steering = SharedSteering(reactor, self._tell_all)
+        self._orders = Orders(reactor, orders_path(self._state_dir))
+        self._steering = SharedSteering(reactor, self._tell_all, self._orders)
         self._pages = NodePages(reactor, self._tell_all, self._why_not_live, self._steering)
         self._build()
 
@@ -127,6 +135,7 @@ class Supervisor(MultiService):
 
         @raise StartError: if an address is taken.
         """
+        self._orders.load()
         super().startService()  # type: ignore[no-untyped-call]
         self._descriptors = [service.hand_over() for _, service in self._sockets]
         for place in self._places:
@@ -151,6 +160,9 @@ class Supervisor(MultiService):
         process.spawn(self._reactor, command, self._descriptors)
         process.channel.send("watched", self._pages.watched)
         self._tell_holds(process)
+        for order in self._orders.fields():
+            process.channel.send("order", {**order, "persist": False})
+        process.channel.send("begin")
         self._log.info("worker {n} is process {pid}", n=place.number, pid=process.transport.pid)
 
     def _received(self, place: _Place, subject: str, rest: list[Any]) -> None:

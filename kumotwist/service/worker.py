@@ -43,6 +43,7 @@ class Worker:
         self._channel = Channel(self._received, self._abandoned)
         self._limits = RemoteLimits(lambda message: self._channel.send("limits", message))
         self._trace = ForwardedTrace(reactor.seconds, self._forward)
+        self._informed: Deferred[None] = Deferred()
         self.node = Node(
             reactor,
             configuration,
@@ -54,6 +55,7 @@ class Worker:
                 orders.sockets,
                 lambda reason, waiting: self._channel.send("state", reason, waiting),
                 lambda source, hold: self._channel.send("source", source, hold),
+                self._informed,
             ),
         )
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -84,6 +86,10 @@ class Worker:
             case "source":
                 source, hold = rest
                 self.node.heard_of_source(source, None if hold is None else Hold(*hold))
+            case "order":
+                self.node.steering.adopt(rest[0])
+            case "begin":
+                self._begin_to_work()
             case "numbers":
                 self._channel.send("numbers", rest[0], self.node.numbers().render())
             case "steer":
@@ -96,6 +102,10 @@ class Worker:
                 self.node.hurry()
             case "stop":
                 self._stop()
+
+    def _begin_to_work(self) -> None:
+        if not self._informed.called:
+            self._informed.callback(None)
 
     async def _steer(
         self, number: int, method: str, facts: list[Any], named: dict[str, Any]
@@ -112,5 +122,7 @@ class Worker:
 
     def _stop(self) -> None:
         self._stopping = True
+        # The end of the start is waited for, and sees that the node stops.
+        self._reactor.addSystemEventTrigger("before", "shutdown", self._begin_to_work)
         with contextlib.suppress(ReactorNotRunning):
             self._reactor.stop()
