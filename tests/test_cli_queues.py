@@ -58,6 +58,15 @@ class QueueCommandTests(SynchronousTestCase):
             "bounce", "--everything", "--tenant", "t", status=2))  # fmt: skip
         self.assertEqual({method for method, _, _ in self.asked}, {"GET"})
 
+    def test_empty_choice(self) -> None:
+        """An option that is there and empty (an unset variable, say) is a mistake."""
+        for option in ("--domain", "--id", "--queue", "--source", "--routing-domain"):
+            for command in ("bounce", "suspend", "rebind", "resume"):
+                output = self.run_command(command, option, "", "--campaign", "c", status=2)
+                self.assertIn(f"{option} is empty", output)
+        self.run_command("suspend", "--source", "ip-1", "--tenant", "t", status=2)
+        self.assertEqual({method for method, _, _ in self.asked}, {"GET"})
+
     def test_suspend_source(self) -> None:
         """A source, or a ready queue, is suspended where those are."""
         self.assertIn("kumo resume an-id", self.run_command("suspend", "--source", "ip-1"))

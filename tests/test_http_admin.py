@@ -125,6 +125,33 @@ class OrderTests(AdminCase):
         )
         self.assertEqual(self.steering.calls, [("count", {"tenant": "t"})])
 
+    def test_empty_choice(self) -> None:
+        """What chooses is not empty: that would mean everything. What is null is not there."""
+        for field, empty in (
+            ("ids", []), ("ids", [""]), ("queue_names", []), ("domain", ""), ("tenant", " "),
+            ("campaign", ""), ("routing_domain", ""), ("source", ""),
+        ):  # fmt: skip
+            for path in ("bounce/v1", "rebind/v1"):
+                for dry_run in (True, False):
+                    status, answer = self.ask(
+                        "POST", path, {field: empty, "reason": "r", "dry_run": dry_run}
+                    )
+                    self.assertEqual(status, 422)
+                    self.assertIn(f"{field}: is empty", answer["error"])
+        request = {"name": "", "source": "ip-1", "reason": "r"}
+        self.assertEqual(self.ask("POST", "suspend-ready-q/v1", request)[0], 422)
+        self.assertEqual(self.steering.calls, [])
+        nothing = {"ids": None, "queue_names": None, "domain": None, "reason": "r"}
+        self.assertEqual(self.ask("POST", "bounce/v1", nothing)[0], 200)
+        self.assertEqual(self.steering.calls[0][1], {})
+
+    def test_half_a_character(self) -> None:
+        """What cannot be written as UTF-8 is refused wherever it stands."""
+        for field, value in (("reason", "a\ud800"), ("tenant", "\udfff"), ("ids", ["\ud800"])):
+            status, answer = self.ask("POST", "bounce/v1", {"reason": "r", field: value})
+            self.assertEqual((status, answer["error"].partition(":")[0]), (422, field))
+        self.assertEqual(self.steering.calls, [])
+
     def test_list_and_cancel(self) -> None:
         """Orders are listed with what they have bounced, and end when they are deleted."""
         self.steering.listed = [{"id": "an-id", "bounced": {"a": 2, "b": 3}, "reason": "r"}]

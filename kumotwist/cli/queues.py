@@ -167,6 +167,13 @@ _SELECTION = (
 )
 
 
+#: The names of options that differ from those in requests.
+_OPTIONS = {
+    "queue_names": "queue", "ids": "id", "name": "ready-queue", "routing_domain": "routing-domain",
+    "ready_queue": "ready-queue",
+}  # fmt: skip
+
+
 def _selects(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(_SELECTION):
         command = option(command)
@@ -175,6 +182,9 @@ def _selects(command: Callable[..., None]) -> Callable[..., None]:
 
 def _selection(everything: bool, whom: dict[str, Any]) -> dict[str, Any]:
     """What a request says of whom it is about."""
+    for name, value in whom.items():
+        if value == "" or (isinstance(value, tuple) and "" in value):
+            raise click.UsageError(f"--{_OPTIONS.get(name, name)} is empty")
     chosen = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in whom.items()
@@ -207,9 +217,11 @@ def suspend(
 ) -> None:  # fmt: skip
     """Let queues (or a source) wait for a while."""
     path = "admin/suspend/v1"
-    if source or ready_queue:
+    if source is not None or ready_queue is not None:
         path = "admin/suspend-ready-q/v1"
-        selection = {"source": source} if source else {"name": ready_queue}
+        selection = _selection(everything, {**whom, "source": source, "name": ready_queue})
+        if len(selection) > 1:
+            raise click.UsageError("a source, or a ready queue, is suspended for all alike")
     else:
         selection = _selection(everything, whom)
     _touches(endpoint, path, selection)

@@ -71,10 +71,10 @@ class _JSONResource(Resource):
 
 
 def _whom(fields: Fields) -> dict[str, Any]:
-    whom: dict[str, Any] = {name: fields.take(name, str) for name in _TEXTS}
-    whom["queue_names"] = fields.texts("queue_names")
-    whom["ids"] = fields.texts("ids")
-    return {name: value for name, value in whom.items() if value}
+    whom: dict[str, Any] = {name: fields.choice(name) for name in _TEXTS}
+    whom["queue_names"] = fields.choices("queue_names")
+    whom["ids"] = fields.choices("ids")
+    return {name: value for name, value in whom.items() if value is not None}
 
 
 def _expires(fields: Fields) -> float:
@@ -132,8 +132,8 @@ class _Orders(_JSONResource):
             if whom.get("source") and self._kind == "suspend":
                 raise BadRequest(422, "source: sources are suspended by suspend-ready-q")
             return whom
-        name, source = fields.take("name", str), fields.take("source", str)
-        if bool(name) == bool(source):
+        name, source = fields.choice("name"), fields.choice("source")
+        if (name is None) == (source is None):
             raise BadRequest(422, "name: either the name of a ready queue or a source is needed")
         return {"ready_queue": name} if name else {"source": source}
 

@@ -85,7 +85,32 @@ class Fields:
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             words = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
             raise BadRequest(422, f"{name}: is not {words[cast('type', kind)]}")
+        if isinstance(value, str):
+            _check_text(name, value)
         return value
+
+    def choice(self, name: str) -> str | None:
+        """A text that chooses; L{None} if it is not there.
+
+        @raise BadRequest: if it is empty, which would choose everything.
+        """
+        value: str | None = self.take(name, str)
+        if value is not None and not value.strip():
+            raise BadRequest(422, f"{name}: is empty; leave it out if it is not asked about")
+        return value
+
+    def choices(self, name: str) -> list[str] | None:
+        """A list of texts that chooses; L{None} if it is not there.
+
+        @raise BadRequest: if it, or a text in it, is empty.
+        """
+        if self._values.get(name) is None:
+            self._values.pop(name, None)
+            return None
+        values = self.texts(name)
+        if not values or not all(value.strip() for value in values):
+            raise BadRequest(422, f"{name}: is empty; leave it out if it is not asked about")
+        return values
 
     def need(self, name: str) -> str:
         """A text that must be there.
@@ -102,6 +127,8 @@ class Fields:
         values: list[Any] = self.take(name, list, [])
         if not all(isinstance(value, str) for value in values):
             raise BadRequest(422, f"{name}: is not a list of texts")
+        for value in values:
+            _check_text(name, value)
         return values
 
     def end(self) -> None:
@@ -111,3 +138,11 @@ class Fields:
         """
         if self._values:
             raise BadRequest(422, f"unknown field {min(self._values)!r}")
+
+
+def _check_text(name: str, value: str) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise BadRequest(422, f"{name}: has half of a surrogate pair") from None
