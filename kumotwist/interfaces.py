@@ -284,6 +284,9 @@ class ISteering(Interface):
         @param quiet: write no records.
         """
 
+    def check_rebind(whom: dict[str, Any], data: dict[str, str], *, flush: bool) -> None:
+        """Say what is wrong about a rebind by a L{ValueError}, as L{rebind} would; do nothing."""
+
     def count(whom: dict[str, Any]) -> Deferred[dict[str, int]]:
         """How many messages are meant, by queue."""
 

@@ -197,9 +197,9 @@ def _selection(everything: bool, whom: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _touches(endpoint: str, path: str, whom: dict[str, Any]) -> None:
-    """Show what an order would touch."""
-    found = _ask(endpoint, "POST", path, {**whom, "dry_run": True})
+def _touches(endpoint: str, path: str, order: dict[str, Any]) -> None:
+    """Show what an order would touch, or end the command if the order is wrong."""
+    found = _ask(endpoint, "POST", path, {**order, "dry_run": True})
     click.echo(f"{found['total_matched']} messages in {len(found['matched'])} queues")
     for name, number in sorted(found["matched"].items(), key=lambda each: -each[1])[:20]:
         click.echo(f"{number:>9}  {clean(name)}")
@@ -224,9 +224,9 @@ def suspend(
             raise click.UsageError("a source, or a ready queue, is suspended for all alike")
     else:
         selection = _selection(everything, whom)
-    _touches(endpoint, path, selection)
+    order = {**selection, "reason": reason, "duration": duration, "persist": persist}
+    _touches(endpoint, path, order)
     if not dry_run:
-        order = {**selection, "reason": reason, "duration": duration, "persist": persist}
         answer = _ask(endpoint, "POST", path, order)
         click.echo(f"suspended for {duration}; to end it: kumo resume {answer['id']}")
 
@@ -244,12 +244,12 @@ def bounce(
 ) -> None:  # fmt: skip
     """Give messages up, those that wait and those that come while it holds."""
     selection = _selection(everything, {**whom, "source": source})
-    _touches(endpoint, "admin/bounce/v1", selection)
+    order = {
+        **selection, "reason": reason, "duration": duration, "persist": persist,
+        "report": report, "suppress_logging": suppress_logging,
+    }  # fmt: skip
+    _touches(endpoint, "admin/bounce/v1", order)
     if not dry_run:
-        order = {
-            **selection, "reason": reason, "duration": duration, "persist": persist,
-            "report": report, "suppress_logging": suppress_logging,
-        }  # fmt: skip
         answer = _ask(endpoint, "POST", "admin/bounce/v1", order)
         click.echo(f"bouncing for {duration}; to end it: kumo resume {answer['id']}")
 
@@ -272,12 +272,14 @@ def rebind(
             raise click.UsageError(f"--set {each}: NAME=VALUE")
         data[name] = value
     selection = _selection(everything, {**whom, "source": source})
-    _touches(endpoint, "admin/rebind/v1", selection)
+    if not data and not always_flush and not source:
+        raise click.UsageError("say what to --set, or --always-flush")
+    order = {
+        **selection, "reason": reason, "data": data, "always_flush": always_flush,
+        "suppress_logging": suppress_logging,
+    }  # fmt: skip
+    _touches(endpoint, "admin/rebind/v1", order)
     if not dry_run:
-        order = {
-            **selection, "reason": reason, "data": data, "always_flush": always_flush,
-            "suppress_logging": suppress_logging,
-        }  # fmt: skip
         _ask(endpoint, "POST", "admin/rebind/v1", order)
         click.echo("under way")
 

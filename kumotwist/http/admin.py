@@ -175,6 +175,7 @@ class _Rebind(_JSONResource):
         dry_run = fields.take("dry_run", bool, False)
         reason = fields.take("reason", str, "") if dry_run else fields.need("reason")
         fields.end()
+        self._steering.check_rebind(whom, data, flush=flush)
         if dry_run:
             return await _dry_run(self._steering, whom)
         rebind = self._steering.rebind

@@ -28,7 +28,7 @@ from kumotwist.queue.scheduler import Scheduler
 from kumotwist.queue.settings import QueueName, parse_label
 from kumotwist.settings.types import parse_domain
 
-__all__ = ["Steering", "list_orders", "order_of"]
+__all__ = ["Steering", "list_orders", "order_of", "rebind_of"]
 
 #: Messages that are dealt with in one turn of the reactor.
 TURN = 200
@@ -114,8 +114,7 @@ class Steering:
         self, whom: dict[str, Any], data: dict[str, str], reason: str, *, flush: bool, quiet: bool
     ) -> None:
         """See L{ISteering.rebind}."""
-        criteria = _whom(whom)
-        change = _change(data)
+        criteria, change = rebind_of(whom, data, flush=flush)
 
         def rebound(message: QueuedMessage) -> None:
             before = message.queue
@@ -129,6 +128,10 @@ class Steering:
 
         self._log.info("rebinding {whom}: {data} ({reason})", whom=whom, data=data, reason=reason)
         self._go_through(criteria, rebound)
+
+    def check_rebind(self, whom: dict[str, Any], data: dict[str, str], *, flush: bool) -> None:
+        """See L{ISteering.check_rebind}."""
+        rebind_of(whom, data, flush=flush)
 
     def _apply(self, message: QueuedMessage, change: dict[str, str]) -> None:
         parts = {name: value for name, value in change.items() if name in _PARTS}
@@ -311,6 +314,19 @@ def order_of(kind: str, whom: dict[str, Any], facts: dict[str, Any], now: float)
     if order.expires <= now:
         raise ValueError("expires: that moment has passed")
     return order
+
+
+def rebind_of(
+    whom: dict[str, Any], data: dict[str, str], *, flush: bool
+) -> tuple[Whom, dict[str, str]]:
+    """A rebind in L{ISteering}'s words: whom it is about, and what it sets.
+
+    @raise ValueError: if something about it is wrong, or it would do nothing.
+    """
+    criteria = _whom(whom)
+    if not data and not flush and criteria.source is None:
+        raise ValueError("data: nothing is set, and always_flush is not wanted either")
+    return criteria, _change(data)
 
 
 def list_orders(orders: Orders, kind: str, now: float) -> list[dict[str, Any]]:

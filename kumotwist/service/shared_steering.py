@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from kumotwist.interfaces import ISteering
 from kumotwist.queue.orders import Orders
-from kumotwist.queue.steering import list_orders, order_of
+from kumotwist.queue.steering import list_orders, order_of, rebind_of
 
 __all__ = ["SharedSteering", "obey"]
 
@@ -159,6 +159,10 @@ class SharedSteering:
             await self._ask("rebind", whom, data, reason, flush=flush, quiet=quiet)
 
         return ensureDeferred(rebind())
+
+    def check_rebind(self, whom: dict[str, Any], data: dict[str, str], *, flush: bool) -> None:
+        """See L{ISteering.check_rebind}."""
+        rebind_of(whom, data, flush=flush)
 
     def count(self, whom: dict[str, Any]) -> Deferred[dict[str, int]]:
         """See L{ISteering.count}."""
