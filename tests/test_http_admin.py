@@ -157,6 +157,19 @@ class OrderTests(AdminCase):
             self.assertEqual((status, answer["error"].partition(":")[0]), (422, field))
         self.assertEqual(self.steering.calls, [])
 
+    def test_long_reason(self) -> None:
+        """A reason is bounded: it is kept with the order and stands in each record."""
+        for path, more in (("bounce/v1", {}), ("rebind/v1", {"always_flush": True})):
+            self.steering.calls.clear()
+            for length, expected in ((1000, 200), (1001, 422), (900_000, 422)):
+                request = {"tenant": "t", "reason": "ü" * length, **more}
+                if length > 1001:
+                    request["reason"] = "u" * length
+                self.assertEqual(self.ask("POST", path, request)[0], expected)
+            self.assertEqual(len(self.steering.calls), 1)
+        request = {"tenant": "t", "data": {"x_a": "\ud800"}, "reason": "r"}
+        self.assertEqual(self.ask("POST", "rebind/v1", request)[0], 422)
+
     def test_list_and_cancel(self) -> None:
         """Orders are listed with what they have bounced, and end when they are deleted."""
         self.steering.listed = [{"id": "an-id", "bounced": {"a": 2, "b": 3}, "reason": "r"}]

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from kumotwist.http.body import BadRequest, Fields, read_object
+from kumotwist.http.body import BadRequest, Fields, check_text, read_object
 from kumotwist.interfaces import ISteering
 from kumotwist.settings.types import parse_duration
 
@@ -25,6 +25,8 @@ __all__ = ["admin_pages"]
 
 #: Seconds for which orders hold where nothing is said.
 DEFAULT_DURATION = 300.0
+#: Characters that a reason may have: it stands in every record that comes of it.
+LONGEST_REASON = 1000
 _TEXTS = ("campaign", "tenant", "domain", "routing_domain", "source")
 
 
@@ -77,6 +79,14 @@ def _whom(fields: Fields) -> dict[str, Any]:
     return {name: value for name, value in whom.items() if value is not None}
 
 
+def _reason(fields: Fields, dry_run: bool) -> str:
+    """Why; a dry run needs no reason."""
+    reason: str = fields.take("reason", str, "") if dry_run else fields.need("reason")
+    if len(reason) > LONGEST_REASON:
+        raise BadRequest(422, f"reason: is longer than {LONGEST_REASON} characters")
+    return reason
+
+
 def _expires(fields: Fields) -> float:
     duration, moment = fields.take("duration", str), fields.take("expires", str)
     if moment is not None:
@@ -112,7 +122,7 @@ class _Orders(_JSONResource):
         whom = self._read_whom(fields)
         dry_run = fields.take("dry_run", bool, False)
         facts = {
-            "reason": fields.take("reason", str, "") if dry_run else fields.need("reason"),
+            "reason": _reason(fields, dry_run),
             "expires": _expires(fields),
             "persist": fields.take("persist", bool, False),
         }
@@ -168,12 +178,15 @@ class _Rebind(_JSONResource):
         data = fields.take("data", dict, {})
         if not all(isinstance(value, str) for value in data.values()):
             raise BadRequest(422, "data: is not an object whose values are texts")
+        for name, value in data.items():
+            check_text("data", name)
+            check_text("data", value)
         flush = fields.take("always_flush", bool, False)
         quiet = fields.take("suppress_logging", bool, False)
         if fields.take("trigger_rebind_event", bool, False):
             raise BadRequest(422, "trigger_rebind_event: there is no policy to be triggered")
         dry_run = fields.take("dry_run", bool, False)
-        reason = fields.take("reason", str, "") if dry_run else fields.need("reason")
+        reason = _reason(fields, dry_run)
         fields.end()
         self._steering.check_rebind(whom, data, flush=flush)
         if dry_run:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from twisted.web.server import Request
 
-__all__ = ["MAX_BODY", "BadRequest", "BoundedRequest", "Fields", "read_object"]
+__all__ = ["MAX_BODY", "BadRequest", "BoundedRequest", "Fields", "check_text", "read_object"]
 
 #: Octets that a request's body may have.
 MAX_BODY = 1024 * 1024
@@ -86,7 +86,7 @@ class Fields:
             words = {str: "a text", bool: "true or false", list: "a list", dict: "an object"}
             raise BadRequest(422, f"{name}: is not {words[cast('type', kind)]}")
         if isinstance(value, str):
-            _check_text(name, value)
+            check_text(name, value)
         return value
 
     def choice(self, name: str) -> str | None:
@@ -128,7 +128,7 @@ class Fields:
         if not all(isinstance(value, str) for value in values):
             raise BadRequest(422, f"{name}: is not a list of texts")
         for value in values:
-            _check_text(name, value)
+            check_text(name, value)
         return values
 
     def end(self) -> None:
@@ -140,7 +140,11 @@ class Fields:
             raise BadRequest(422, f"unknown field {min(self._values)!r}")
 
 
-def _check_text(name: str, value: str) -> None:
+def check_text(name: str, value: str) -> None:
+    """See that a text can be written as UTF-8.
+
+    @raise BadRequest: if it cannot: it has half of a surrogate pair.
+    """
     if not value.isascii():
         try:
             value.encode()
