@@ -318,10 +318,43 @@ class PersistenceTests(SynchronousTestCase):
         self.assertFalse(last.any)
 
     def test_damaged(self) -> None:
-        """A file that cannot be read is told of, and stops nothing."""
+        """A file that cannot be read is set aside and told of; what is readable in it holds, and
+        what is ordered later is not saved over it."""
+        whole = Order("suspend", Whom(tenant="t"), "r", BEGINNING + 60, persist=True).fields()
+        for text, held in (
+            ('[{"kind": 1}]', 0), ("[", 0), ("{}", 0), ("[" * 100_000, 0),
+            (json.dumps([whole, {**whole, "expires": "soon"}, 7]), 1),
+        ):  # fmt: skip
+            directory = self.mktemp()
+            os.mkdir(directory)
+            path = os.path.join(directory, "orders.json")
+            with open(path, "w") as file:
+                file.write(text)
+            clock = World(SITES).network
+            orders = Orders(clock, path)
+            orders.load()
+            self.assertEqual(len(orders.listed("suspend")), held)
+            orders.add(Order("bounce", Whom(), "r", BEGINNING + 60, persist=True))
+            (aside,) = (name for name in os.listdir(directory) if ".unreadable-" in name)
+            with open(os.path.join(directory, aside)) as file:
+                self.assertEqual(file.read(), text)
+            again = Orders(clock, path)
+            again.load()
+            self.assertEqual(len(again.listed("suspend", "bounce")), held + 1)
+
+    def test_damaged_for_good(self) -> None:
+        """Where the file cannot be set aside either, no order is saved over it."""
         path = self.mktemp()
         with open(path, "w") as file:
-            file.write('[{"kind": 1}]')
+            file.write("[")
+
+        def cannot(*_: str) -> None:
+            raise OSError("read only")
+
+        self.patch(os, "rename", cannot)
         orders = Orders(World(SITES).network, path)
         orders.load()
-        self.assertEqual(orders.listed("bounce"), [])
+        order = Order("bounce", Whom(), "r", BEGINNING + 60, persist=True)
+        self.assertRaises(OSError, orders.add, order)
+        with open(path) as file:
+            self.assertEqual(file.read(), "[")

@@ -127,9 +127,12 @@ class Order:
     def of(cls, fields: dict[str, Any]) -> Order:
         """The order that L{fields} came from.
 
-        @raise TypeError: (or L{KeyError} or L{AttributeError}) if it is none.
+        @raise TypeError: (or L{ValueError} or L{KeyError}) if it is none.
         """
         fields = dict(fields)
+        for name, kind in (("kind", str), ("reason", str), ("id", str), ("expires", (int, float))):
+            if not isinstance(fields[name], kind):
+                raise TypeError(f"{name} is {fields[name]!r}")
         whom = dict(fields.pop("whom"))
         for name in ("queue_names", "ids"):
             whom[name] = frozenset(whom.get(name, ()))
@@ -154,23 +157,53 @@ class Orders:
         self._clock = clock
         self._path = path
         self._orders: dict[str, Order] = {}
+        # Why the file must not be replaced.
+        self._unsafe = ""
         #: Whether there is any; tested before anything is asked.
         self.any = False
 
     def load(self) -> None:
-        """Read the orders that have survived."""
+        """Read the orders that have survived.
+
+        A file that cannot be read, or not in full, is set aside, so that no new order is saved
+        over it; what could be read holds.
+        """
         if self._path is None or not os.path.exists(self._path):
             return
         try:
             with open(self._path, encoding="utf-8") as file:
-                for fields in json.load(file):
-                    order = Order.of({**fields, "persist": True})
-                    self._orders[order.id] = order
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            self._log.error(
-                "the orders in {path} cannot be read: {reason}", path=self._path, reason=str(error)
-            )
+                kept = json.load(file)
+            wrong = "" if isinstance(kept, list) else "it is not a list"
+        except (OSError, ValueError, RecursionError) as error:
+            kept, wrong = [], str(error)
+        for number, fields in enumerate(kept if not wrong else (), 1):
+            try:
+                order = Order.of({**fields, "persist": True})
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                wrong = f"order {number} is none: {error!r}"
+                continue
+            self._orders[order.id] = order
         self.any = bool(self._orders)
+        if wrong:
+            self._set_aside(wrong)
+
+    def _set_aside(self, wrong: str) -> None:
+        aside = f"{self._path}.unreadable-{uuid.uuid4()}"
+        try:
+            os.rename(str(self._path), aside)
+        except OSError as error:
+            self._unsafe = f"{self._path} cannot be read, and not be set aside: {error}"
+            aside = "where it is, and no order is kept over a restart"
+        self._log.critical(
+            "orders that were to survive do not hold, {path} cannot be read: {wrong}; "
+            "it is left as {aside}; {n} orders in it hold",
+            path=self._path, wrong=wrong, aside=aside, n=len(self._orders),
+        )  # fmt: skip
+        if self._orders and not self._unsafe:
+            try:
+                self._save()
+            except OSError as error:
+                self._log.error("{path} cannot be written: {e}", path=self._path, e=str(error))
 
     def fields(self) -> list[dict[str, Any]]:
         """All that hold, as JSON has them; see L{Order.of}."""
@@ -264,6 +297,8 @@ class Orders:
         """Replace the file."""
         if self._path is None:
             raise OSError("this node keeps no orders")
+        if self._unsafe:
+            raise OSError(self._unsafe)
         kept = [order.fields() for order in self._orders.values() if order.persist]
         temporary = f"{self._path}.new"
         with open(temporary, "w", encoding="utf-8") as file:
