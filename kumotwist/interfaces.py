@@ -296,5 +296,9 @@ class ISteering(Interface):
     def ready_states(names: Sequence[str]) -> dict[str, Any] | Deferred[dict[str, Any]]:
         """What ready queues (all, if none is named) wait for, by name."""
 
+    def missing_workers() -> Sequence[int]:
+        """The workers whose queues the answers that were just given lack, since they are being
+        started or have not answered."""
+
     def inspect(message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
         """What is known of a message; L{None} if it does not wait anywhere."""

@@ -110,6 +110,20 @@ class QueueCommandTests(SynchronousTestCase):
             (_, path, shown), (_, real_path, real) = self.asked
             self.assertEqual((path, shown), (real_path, {**real, "dry_run": True}))
 
+    def test_not_complete(self) -> None:
+        """Queues and orders that lack a worker are shown with a note."""
+        self.answers["admin/suspend/v1"] = [
+            {"id": "1", "reason": "r", "duration": "5s", "missing_workers": [2, 3]}
+        ]
+        output = self.run_command("orders")
+        self.assertEqual(output.count("without the queues of worker 2, 3"), 1)
+        self.assertIn("1 suspend everything for 5s", output)
+        self.answers["admin/queues/v1?limit=20"] = {
+            "scheduled_count_total": 0, "scheduled_queue_count": 0, "parked_count": 0,
+            "scheduled": [], "ready": [], "missing_workers": [2],
+        }  # fmt: skip
+        self.assertIn("without the queues of worker 2", self.run_command("queue"))
+
     def test_trace(self) -> None:
         """A message's life is told from the records, whatever stands in them: also which proxy and
         address it left through, and where it arrived."""

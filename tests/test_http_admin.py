@@ -27,6 +27,7 @@ class RecordingSteering:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.listed: list[dict[str, Any]] = []
+        self.missing: list[int] = []
 
     def order(self, kind: str, whom: dict[str, Any], **facts: Any) -> str:
         """Note an order."""
@@ -65,6 +66,10 @@ class RecordingSteering:
     def ready_states(self, names: Any) -> dict[str, Any]:
         """Show the names."""
         return {name: {} for name in names}
+
+    def missing_workers(self) -> list[int]:
+        """Those that the test has put there."""
+        return self.missing
 
     def inspect(self, message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
         """Know one message."""
@@ -262,6 +267,19 @@ class LookTests(AdminCase):
         self.assertEqual(self.steering.calls, [])
         request = {"source": "ip-1", "reason": "r", "dry_run": True}
         self.assertEqual(self.ask("POST", "rebind/v1", request)[0], 200)
+
+    def test_missing_workers(self) -> None:
+        """An answer says which workers' queues it lacks; one that is complete says nothing."""
+        self.assertNotIn("missing_workers", self.ask("GET", "queues/v1")[1])
+        self.steering.missing = [2]
+        self.steering.listed = [{"id": "an-id", "bounced": {}, "reason": "r"}]
+        self.assertEqual(self.ask("GET", "queues/v1")[1]["missing_workers"], [2])
+        self.assertEqual(self.ask("GET", "bounce/v1")[1][0]["missing_workers"], [2])
+        status, answer = self.ask("GET", "inspect-message/v1?id=2")
+        self.assertEqual(status, 404)
+        self.assertIn("worker 2 were not seen", answer["error"])
+        request = {"tenant": "t", "dry_run": True}
+        self.assertEqual(self.ask("POST", "bounce/v1", request)[1]["missing_workers"], [2])
 
     def test_methods(self) -> None:
         """A method that is not known somewhere is refused."""

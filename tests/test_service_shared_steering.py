@@ -24,7 +24,8 @@ class SharedSteeringTests(SynchronousTestCase):
         self.clock = Clock()
         self.workers: dict[int, Any] = {1: RecordingSteering(), 2: RecordingSteering()}
         self.orders = Orders(self.clock)
-        self.steering = SharedSteering(self.clock, self.tell_all, self.orders)
+        self.steering = SharedSteering(self.clock, self.tell_all, self.orders, lambda: self.absent)
+        self.absent: list[int] = []
         self.silent: set[int] = set()
 
     def tell_all(self, subject: str, number: int, *rest: Any) -> list[int]:
@@ -144,6 +145,12 @@ class SharedSteeringTests(SynchronousTestCase):
         self.clock.advance(0)
         self.clock.advance(PATIENCE)
         self.assertEqual(self.successResultOf(counting), {"a.example": 2, "b.example": 1})
+        self.assertEqual(self.steering.missing_workers(), [2])
+        self.absent = [1]
+        self.assertEqual(self.steering.missing_workers(), [1, 2])
+        self.absent, self.silent = [], set()
+        self.result(self.steering.count({}))
+        self.assertEqual(self.steering.missing_workers(), [])
         self.workers.clear()
         self.failureResultOf(self.steering.count({}), OSError)
 

@@ -188,6 +188,7 @@ class WorkersTests(SupervisorCase):
         (asked,) = [each for each in one.heard if each[0] == "steer"]
         one.says("steered", asked[1], False, "an-id")
         self.assertEqual(page.status, 200)
+        self.assertEqual(json.loads(page.body)["missing_workers"], [2])
         self.network.advance(1.5)
         heard = [each for each in self.processes[-1].heard if each[0] in {"order", "begin"}]
         self.assertEqual(

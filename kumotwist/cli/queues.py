@@ -47,6 +47,14 @@ def _ask(endpoint: str, method: str, path: str, body: dict[str, Any] | None = No
     return answer
 
 
+def _note_missing(answer: dict[str, Any]) -> None:
+    """Say so, beside what is printed, if an answer lacks some workers' queues."""
+    missing = answer.get("missing_workers")
+    if missing:
+        numbers = ", ".join(clean(each) for each in missing)
+        click.echo(f"note: not complete, without the queues of worker {numbers}", err=True)
+
+
 # -- looking ------------------------------------------------------------------------------------
 
 
@@ -57,6 +65,7 @@ def _ask(endpoint: str, method: str, path: str, body: dict[str, Any] | None = No
 def queue(endpoint: str, limit: int, as_json: bool) -> None:
     """Show what waits: counts, next due times, connections; the largest queues first."""
     found = _ask(endpoint, "GET", f"admin/queues/v1?limit={limit}")
+    _note_missing(found)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -200,6 +209,7 @@ def _selection(everything: bool, whom: dict[str, Any]) -> dict[str, Any]:
 def _touches(endpoint: str, path: str, order: dict[str, Any]) -> None:
     """Show what an order would touch, or end the command if the order is wrong."""
     found = _ask(endpoint, "POST", path, {**order, "dry_run": True})
+    _note_missing(found)
     click.echo(f"{found['total_matched']} messages in {len(found['matched'])} queues")
     for name, number in sorted(found["matched"].items(), key=lambda each: -each[1])[:20]:
         click.echo(f"{number:>9}  {clean(name)}")
@@ -288,9 +298,16 @@ def rebind(
 @_endpoint
 def orders(endpoint: str) -> None:
     """List the suspensions and bounces that hold."""
+    noted = False
     for kind in _KINDS:
         for order in _ask(endpoint, "GET", f"admin/{kind}/v1"):
-            known = {"id", "reason", "duration", "expires", "persist", "bounced", "total_bounced"}
+            if not noted:
+                _note_missing(order)
+                noted = True
+            known = {
+                "id", "reason", "duration", "expires", "persist", "bounced", "total_bounced",
+                "missing_workers",
+            }  # fmt: skip
             whom = {name: value for name, value in order.items() if name not in known}
             words = " ".join(f"{name}={value}" for name, value in whom.items()) or "everything"
             bounced = f", {order['total_bounced']} bounced" if "total_bounced" in order else ""

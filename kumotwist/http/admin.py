@@ -55,7 +55,7 @@ class _JSONResource(Resource):
         try:
             if method is None:
                 raise BadRequest(405, "this method is not known here")
-            answer = await ensureDeferred(method(request))
+            answer = self._noting_missing(await ensureDeferred(method(request)))
         except BadRequest as error:
             code, answer = error.code, {"error": str(error)}
         except ValueError as error:
@@ -70,6 +70,14 @@ class _JSONResource(Resource):
             request.setHeader(b"content-type", b"application/json")
             request.write(json.dumps(answer).encode() + b"\n")
             request.finish()
+
+    def _noting_missing(self, answer: Any) -> Any:
+        """Say in an answer (in each order of a list) which workers' queues it lacks, if any."""
+        missing = list(self._steering.missing_workers())
+        if missing:
+            for each in answer if isinstance(answer, list) else [answer]:
+                each["missing_workers"] = missing
+        return answer
 
 
 def _whom(fields: Fields) -> dict[str, Any]:
@@ -210,7 +218,9 @@ class _InspectMessage(_JSONResource):
         want_body = _argument(request, "want_body", "false").lower() in {"true", "1", "yes"}
         found = await self._steering.inspect(message_id, want_body)
         if found is None:
-            raise BadRequest(404, f"no message {message_id} waits here")
+            missing = ", ".join(map(str, self._steering.missing_workers()))
+            unseen = f", but the queues of worker {missing} were not seen" if missing else ""
+            raise BadRequest(404, f"no message {message_id} waits here{unseen}")
         return {"id": message_id, "message": found}
 
 

@@ -263,6 +263,10 @@ class Steering:
             states[ready.name] = found
         return states
 
+    def missing_workers(self) -> list[int]:
+        """See L{ISteering.missing_workers}: nobody else is asked."""
+        return []
+
     def inspect(self, message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
         """See L{ISteering.inspect}."""
         found: list[QueuedMessage] = []

@@ -46,12 +46,22 @@ class SharedSteering:
 
     @param tell_all: says something to every worker and returns who heard it.
     @param orders: those of the node.
+    @param absent: the workers that do not know yet what is in their queues.
     """
 
-    def __init__(self, reactor: Any, tell_all: Callable[..., list[int]], orders: Orders) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        tell_all: Callable[..., list[int]],
+        orders: Orders,
+        absent: Callable[[], Sequence[int]],
+    ) -> None:
         self._reactor = reactor
         self._tell_all = tell_all
         self._orders = orders
+        self._absent = absent
+        # Who has not answered what it was asked last.
+        self._silent: set[int] = set()
         self._questions: dict[int, _Question] = {}
         self._asked = 0
 
@@ -85,11 +95,14 @@ class SharedSteering:
         question = self._questions.get(number)
         if question is not None and worker in question.missing:
             question.answers.append((failed, answer))
+            self._silent.discard(worker)
             self._no_longer(worker, number)
 
     def worker_ended(self, worker: int) -> None:
         """Nobody waits for a worker that is gone."""
-        for number in list(self._questions):
+        for number, question in list(self._questions.items()):
+            if worker in question.missing:
+                self._silent.add(worker)
             self._no_longer(worker, number)
 
     def _no_longer(self, worker: int, number: int) -> None:
@@ -100,6 +113,7 @@ class SharedSteering:
 
     def _end(self, number: int) -> None:
         question = self._questions.pop(number)
+        self._silent |= question.missing
         if question.timer.active():
             question.timer.cancel()
         question.fired.callback(None)
@@ -202,6 +216,10 @@ class SharedSteering:
             return found
 
         return ensureDeferred(states())
+
+    def missing_workers(self) -> list[int]:
+        """See L{ISteering.missing_workers}."""
+        return sorted({*self._silent, *self._absent()})
 
     def inspect(self, message_id: str, want_body: bool) -> Deferred[dict[str, Any] | None]:
         """See L{ISteering.inspect}."""

@@ -55,6 +55,7 @@ class _Place:
 
     @ivar reason: why it takes no mail; empty if it does.
     @ivar waiting: messages that were in its spool; L{None} until they have been counted.
+    @ivar counted: whether the worker that has the place now has counted them.
     """
 
     number: int
@@ -62,6 +63,7 @@ class _Place:
     lender: Lender | None = None
     reason: str = "the worker is starting"
     waiting: int | None = None
+    counted: bool = False
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     restart: Any = None
@@ -92,7 +94,7 @@ class Supervisor(MultiService):
         # Who has not said yet that it goes by the configuration that was read again.
         self._reloading: set[int] = set()
         self._orders = Orders(reactor, orders_path(self._state_dir))
-        self._steering = SharedSteering(reactor, self._tell_all, self._orders)
+        self._steering = SharedSteering(reactor, self._tell_all, self._orders, self._absent)
         self._pages = NodePages(reactor, self._tell_all, self._why_not_live, self._steering)
         self._build()
 
@@ -173,7 +175,7 @@ class Supervisor(MultiService):
             case "state":
                 place.reason = rest[0]
                 if rest[1] is not None:
-                    place.waiting = rest[1]
+                    place.waiting, place.counted = rest[1], True
                     self._announce()
             case "source":
                 self._source_news(place, *rest)
@@ -209,6 +211,7 @@ class Supervisor(MultiService):
         if place.lender is not None:
             place.lender.close()
         place.process = place.lender = None
+        place.counted = False
         place.reason = "the worker is starting"
         self._pages.worker_ended(place.number)
         self._steering.worker_ended(place.number)
@@ -242,6 +245,10 @@ class Supervisor(MultiService):
                 place.process.channel.send(subject, *rest)
                 heard.append(place.number)
         return heard
+
+    def _absent(self) -> list[int]:
+        """The workers that do not know what is in their queues."""
+        return [place.number for place in self._places if not place.counted]
 
     def _why_not_live(self) -> str:
         """Why no mail is taken at the moment; empty if any worker takes some."""
