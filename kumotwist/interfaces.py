@@ -184,8 +184,9 @@ class ITrace(Interface):
 class IResolver(Interface):
     """Looks names up, never blocking."""
 
-    def lookup_mx(domain: str) -> Deferred[Any]:
-        """Fires with a L{kumotwist.dns.MailExchangers} for a domain (A-labels).
+    def lookup_mx(domain: str, whose: str = "") -> Deferred[Any]:
+        """Fires with a L{kumotwist.dns.MailExchangers} for a domain (A-labels). Where more is asked
+        than can be under way, those whose mail it is take turns: C{whose} is a tenant's name.
 
         Fails with L{kumotwist.dns.DNSError}, whose C{permanent} says whether to try again.
         """

@@ -37,6 +37,11 @@ FIRST = HostPort("192.0.2.1", 53)
 SECOND = HostPort("2001:db8::2", 5353)
 
 
+def address_of(name: str) -> Question:
+    """The question for the IPv4 addresses of a host."""
+    return Question(dns.name.from_text(name), dns.rdatatype.A)
+
+
 class ClientTestCase(SynchronousTestCase):
     """A client, two name servers that are scripts, and a simulated clock."""
 
@@ -471,23 +476,46 @@ class CacheTests(ClientTestCase):
         self.assertEqual(self.network.sockets[-1].peer, ("2001:db8::2", 5353))
 
     def test_concurrency(self) -> None:
-        """Beyond 128 look-ups at once the next waits for its turn; a cancelled one gives its
-        turn away."""
-        results = [
-            self.ask(Question(dns.name.from_text(f"{n}.example"), dns.rdatatype.A))
-            for n in range(131)
-        ]
-        self.assertEqual(len(self.network.sockets), 128)
-        results[130].cancel()
-        self.failureResultOf(results[130], CancelledError)
+        """One who asks has 256 look-ups under way at most; a cancelled one gives its turn away."""
+        results = [self.ask(address_of(f"{n}.example")) for n in range(259)]
+        self.assertEqual(len(self.network.sockets), 256)
+        results[258].cancel()
+        self.failureResultOf(results[258], CancelledError)
         results[0].cancel()
         self.failureResultOf(results[0], CancelledError)
-        self.assertEqual(len(self.network.sockets), 129)
+        self.assertEqual(len(self.network.sockets), 257)
         self.network.sockets[1].answer("1.example. 60 IN A 192.0.2.1")
         self.successResultOf(results[1])
-        self.assertEqual(len(self.network.sockets), 130)
+        self.assertEqual(len(self.network.sockets), 258)
         self.reactor.advance(8.0)
-        for result in results[2:130]:
+        for result in results[2:258]:
+            self.failureResultOf(result, DNSError)
+        self.assert_clean()
+
+    def test_silent_domains_of_another(self) -> None:
+        """Whoever asks for 1,500 domains that are silent delays nobody else, and repeating them
+        delays not even their owner's first question for another domain."""
+        silent = [address_of(f"{n}.silent.example") for n in range(1500)]
+        owner, victim = address_of("new.example"), address_of("victim.example")
+        results = [self.client.ask(question, "a") for question in silent]
+        healthy = self.client.ask(victim, "b")
+        self.network.sockets[-1].answer("victim.example. 60 IN A 192.0.2.1")
+        self.successResultOf(healthy)
+        for _ in range(100):
+            self.assertLessEqual(len(self.open_ports()), 768)
+            self.reactor.advance(0.5)
+        for result in results:
+            self.failureResultOf(result, DNSError)
+        self.assert_clean()
+        again = [self.client.ask(question, f"a{n % 7}") for n, question in enumerate(silent)]
+        self.assertEqual(len(self.open_ports()), 256)
+        healthy = self.client.ask(owner, "a0")
+        self.network.sockets[-1].answer("new.example. 60 IN A 192.0.2.2")
+        self.successResultOf(healthy)
+        for _ in range(100):
+            self.assertLessEqual(len(self.open_ports()), 768)
+            self.reactor.advance(0.5)
+        for result in again:
             self.failureResultOf(result, DNSError)
         self.assert_clean()
 

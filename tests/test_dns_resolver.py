@@ -222,7 +222,7 @@ class _SlowAsker:
         self.questions: list[Question] = []
         self.cancelled = 0
 
-    def ask(self, question: Question) -> Deferred[Answer]:
+    def ask(self, question: Question, whose: str = "") -> Deferred[Answer]:
         """Wait."""
         self.questions.append(question)
         self.waiting.append(Deferred(self._cancel))

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
 from kumotwist.dns.answers import Answer, Question
 from kumotwist.dns.cache import ExpiringCache
 from kumotwist.dns.datagram import OpenSocket, open_socket
 from kumotwist.dns.errors import DNSError
-from kumotwist.dns.exchange import Exchange
+from kumotwist.dns.exchange import Exchange, SocketCount
+from kumotwist.dns.turns import Ticket, Turns
 from kumotwist.settings.types import HostPort, IPNetwork
 
 __all__ = ["Asker", "DNSClient"]
 
 _CACHE_SIZE = 32768
-#: So many look-ups at once (KumoMTA's number); the others wait for their turn.
-_CONCURRENCY = 128
+#: So many look-ups at once; the others wait for their turn. One that waits costs a socket.
+_CONCURRENCY = 512
+#: A look-up has a second socket only while fewer than this are open.
+_SOCKETS = 512
+#: Seconds for which a question that was not answered gives way to others: longer than the usual
+#: pause between two attempts.
+_LATE_FOR = 86400.0
 #: A failure is remembered for a moment, so that a broken domain is not asked for again by
 #: every message that goes there (RFC 9520, 3.2).
 _FAILURE_TTL = 5.0
@@ -32,7 +39,7 @@ _MAX_ALIASES = 16
 class Asker(Protocol):
     """Whatever can be asked: the real client, or a fake one."""
 
-    def ask(self, question: Question) -> Deferred[Answer]:
+    def ask(self, question: Question, whose: str = "") -> Deferred[Answer]:
         """Fires with the answer; fails with L{DNSError}."""
 
 
@@ -65,13 +72,16 @@ class DNSClient:
             if any(ipaddress.ip_address(server.host) in network for network in networks)
         )
         self._cache: ExpiringCache[Answer | DNSError] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
-        self._turns = DeferredSemaphore(_CONCURRENCY)
+        self._failed_lately: ExpiringCache[bool] = ExpiringCache(_CACHE_SIZE, reactor.seconds)
+        self._turns = Turns(_CONCURRENCY)
+        self._sockets = SocketCount(_SOCKETS)
         self._under_way: dict[Question, _Lookup] = {}
         self._heard_at = float("-inf")
 
-    def ask(self, question: Question) -> Deferred[Answer]:
+    def ask(self, question: Question, whose: str = "") -> Deferred[Answer]:
         """Look a name up.
 
+        @param whose: who takes turns with others where many ask; see L{kumotwist.dns.turns}.
         @return: fires with the answer; fails with L{DNSError}. Cancelling it ends the look-up if
             nobody else waits for it.
         """
@@ -91,9 +101,13 @@ class DNSClient:
         if lookup is None:
             lookup = self._under_way[question] = _Lookup(self._reactor.seconds())
             waiter = lookup.wait()
-            lookup.work = self._turns.run(self._exchange, question)
-            lookup.work.addBoth(self._done, question, lookup)
+            late = bool(self._failed_lately.get(question))
+            ticket = self._turns.take(partial(self._exchange, question), whose, late=late)
+            lookup.ticket = ticket
+            ticket.result.addBoth(self._done, question, lookup)
             return waiter
+        if lookup.ticket is not None:
+            self._turns.join(lookup.ticket, whose)
         return lookup.wait()
 
     def _exchange(self, question: Question) -> Deferred[Answer]:
@@ -107,6 +121,7 @@ class DNSClient:
             self._timeout,
             self._opener,
             self._trusted,
+            self._sockets,
         )
         return exchange.start().addCallback(self._prefer, exchange)
 
@@ -144,12 +159,15 @@ class DNSClient:
         if isinstance(outcome, Answer):
             self._cache.put(question, outcome, outcome.ttl)
             self._heard_at = self._reactor.seconds()
+            if self._failed_lately.get(question):
+                self._failed_lately.put(question, False, _LATE_FOR)
         elif isinstance(outcome.value, DNSError):
             if not outcome.value.unanswered:
                 self._heard_at = self._reactor.seconds()
             elif self._heard_at > lookup.begun:
                 outcome.value.unanswered = False
             self._cache.put(question, outcome.value, _FAILURE_TTL)
+            self._failed_lately.put(question, True, _LATE_FOR)
         lookup.fire(outcome)
 
 
@@ -158,7 +176,7 @@ class _Lookup:
 
     def __init__(self, begun: float) -> None:
         self.begun = begun
-        self.work: Deferred[Any] | None = None
+        self.ticket: Ticket | None = None
         self._waiters: list[Deferred[Answer]] = []
 
     def wait(self) -> Deferred[Answer]:
@@ -169,8 +187,8 @@ class _Lookup:
 
     def _cancelled(self, waiter: Deferred[Answer]) -> None:
         self._waiters.remove(waiter)
-        if not self._waiters and self.work is not None:
-            self.work.cancel()
+        if not self._waiters and self.ticket is not None:
+            self.ticket.result.cancel()
 
     def fire(self, outcome: Answer | Failure) -> None:
         """Tell everybody."""

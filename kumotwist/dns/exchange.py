@@ -22,17 +22,30 @@ from kumotwist.dns.datagram import DatagramSocket, OpenSocket, open_socket
 from kumotwist.dns.errors import DNSError
 from kumotwist.settings.types import HostPort
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "SocketCount"]
 
 _MIN_TRIES = 3
 _MAX_TRIES = 8
+
+
+class SocketCount:
+    """The sockets of many look-ups.
+
+    @ivar opened: so many there are.
+    @ivar many: from this number on a look-up makes do with one.
+    """
+
+    def __init__(self, many: int) -> None:
+        self.many = many
+        self.opened = 0
 
 
 class Exchange:
     """A look-up: tries, one after another or side by side, of which the first answer wins.
 
     A try that gets no answer is not given up when the next begins, since a resolver may just be
-    slow; it ends with the look-up. Each try has its own port and its own id (RFC 5452, 9).
+    slow; it ends with the look-up, unless sockets are scarce. Each try has its own port and its
+    own id (RFC 5452, 9).
 
     @ivar server: the server that answered, when it has.
     """
@@ -45,12 +58,14 @@ class Exchange:
         timeout: float,
         opener: OpenSocket = open_socket,
         trusted: Collection[HostPort] = (),
+        sockets: SocketCount | None = None,
     ) -> None:
         """@param reactor: provides C{IReactorTime}, C{IReactorFDSet} and C{IReactorTCP}.
         @param servers: at least one, the preferred first.
         @param timeout: seconds for all tries together.
         @param opener: opens UDP sockets.
         @param trusted: the servers whose word on DNSSEC counts.
+        @param sockets: those of all look-ups.
         """
         self.server: HostPort | None = None
         self._reactor = reactor
@@ -59,6 +74,7 @@ class Exchange:
         self._timeout = timeout
         self._opener = opener
         self._trusted = trusted
+        self._sockets = sockets or SocketCount(_MAX_TRIES)
         self._tries = min(_MAX_TRIES, max(_MIN_TRIES, 2 * len(servers)))
         self._interval = timeout / self._tries
         self._begun = 0
@@ -90,12 +106,16 @@ class Exchange:
         self._begun += 1
         if self._begun < self._tries:
             self._next_call = self._reactor.callLater(self._interval, self._begin_try)
+        if self._sockets.opened >= self._sockets.many:
+            for silent in [one for one in self._running if isinstance(one, _DatagramTry)]:
+                self._end_try(silent)
         self._run(_DatagramTry, server)
 
     def _run(self, kind: Callable[..., _Try], server: HostPort) -> None:
         query = make_query(self._question, edns=self._edns)
         attempt = kind(self._reactor, query, server, self._opener, self._answered, self._failed)
         self._running.append(attempt)
+        self._sockets.opened += 1
         attempt.start()
 
     def _answered(self, attempt: _Try, response: dns.message.Message) -> None:
@@ -129,6 +149,7 @@ class Exchange:
 
     def _end_try(self, attempt: _Try) -> None:
         self._running.remove(attempt)
+        self._sockets.opened -= 1
         attempt.stop()
 
     def _expired(self) -> None:
@@ -147,6 +168,7 @@ class Exchange:
             if call is not None and call.active():
                 call.cancel()
         running, self._running = self._running, []
+        self._sockets.opened -= len(running)
         for attempt in running:
             attempt.stop()
         result, self._result = self._result, None

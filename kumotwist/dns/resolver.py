@@ -63,12 +63,13 @@ class Resolver:
 
     # -- mail exchangers ---------------------------------------------------------------------
 
-    def lookup_mx(self, domain: str) -> Deferred[MailExchangers]:
+    def lookup_mx(self, domain: str, whose: str = "") -> Deferred[MailExchangers]:
         """Find where a domain's mail goes.
 
         Domain literals and the names of C{[dns] hosts} are answered without asking anybody.
 
         @param domain: in A-labels, or an address literal in its brackets.
+        @param whose: the tenant whose mail it is for: tenants take turns.
         @return: fires with L{MailExchangers}; fails with L{DNSError}, permanent if the domain does
             not exist, has neither exchangers nor addresses, or cannot be a domain. Cancelling
             it ends the look-ups.
@@ -82,7 +83,9 @@ class Resolver:
             question = host_question(key, dns.rdatatype.MX)
         except DNSError as error:
             return fail(error)
-        return self._asker.ask(question).addCallback(self._mx_answered, key)
+        return self._asker.ask(question, f"mail of {whose}").addCallback(
+            self._mx_answered, key, whose
+        )
 
     def _literal(self, key: str) -> Deferred[MailExchangers]:
         match = _LITERAL.fullmatch(key)
@@ -93,12 +96,13 @@ class Resolver:
         return succeed(MailExchangers(key, ((0, host),), host))
 
     def _mx_answered(
-        self, answer: Answer, domain: str
+        self, answer: Answer, domain: str, whose: str
     ) -> MailExchangers | Deferred[MailExchangers]:
         if not answer.exists:
             raise DNSError(domain, f"the domain {domain} does not exist", permanent=True)
         if not answer.values:
-            return self.lookup_addresses(domain).addCallback(self._implicit_mx, domain, answer)
+            found = self._find_addresses(domain, f"mail of {whose}")
+            return found.addCallback(self._implicit_mx, domain, answer)
         named = [
             (record.preference, record.exchange.to_text(omit_final_dot=True).lower())
             for record in answer.values
@@ -145,6 +149,9 @@ class Resolver:
             host has none or does not exist. Fails with L{DNSError} only if nothing was found and
             one of the two look-ups failed. Cancelling it ends both.
         """
+        return self._find_addresses(name, "")
+
+    def _find_addresses(self, name: str, whose: str) -> Deferred[tuple[IPAddress, ...]]:
         key = name.lower().removesuffix(".")
         try:
             return succeed((ipaddress.ip_address(key),))
@@ -157,7 +164,7 @@ class Resolver:
         except DNSError as error:
             return fail(error)
         both: Deferred[Any] = DeferredList(
-            [self._asker.ask(question) for question in questions], consumeErrors=True
+            [self._asker.ask(question, whose) for question in questions], consumeErrors=True
         )
         return both.addCallback(self._addresses_answered)
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from kumotwist.dns import DNSError, MailExchangers, before, site_name
 from kumotwist.egress.settings import PathTable
 from kumotwist.interfaces import IResolver
+from kumotwist.queue.fairness import tenant_of
 from kumotwist.queue.settings import QueueSettings
 from kumotwist.tls.policy import TLSWish
 from kumotwist.tls.sts import Finding, STSPolicy
@@ -173,7 +174,8 @@ class Planner:
             # What is demanded of the hosts is more than for domains whose MX nobody vouches for.
             return attrs.evolve(plan, lane=f"{plan.lane} by DNSSEC", secure=True)
 
-        looked_up: Deferred[Plan] = self._resolver.lookup_mx(domain).addCallback(found)
+        looking: Deferred[MailExchangers] = self._resolver.lookup_mx(domain, tenant_of(queue))
+        looked_up: Deferred[Plan] = looking.addCallback(found)
         find_policy = self._find_policy
         if find_policy is None or lmtp or domain.startswith("["):
             return looked_up

@@ -52,7 +52,7 @@ class FakeAsker:
         self._records = {name.lower(): list(texts) for name, texts in records.items()}
         self._fail = dict(fail or {})
 
-    def ask(self, question: Question) -> Deferred[Answer]:
+    def ask(self, question: Question, whose: str = "") -> Deferred[Answer]:
         """Look into the records, following C{CNAME}."""
         self.questions.append(str(question))
         name = question.name.to_text(omit_final_dot=True).lower()
@@ -109,9 +109,9 @@ class FakeResolver:
         self._resolver = Resolver(None, DNSSettings(), asker=self._asker, chance=random.Random(1))
         self.questions = self._asker.questions
 
-    def lookup_mx(self, domain: str) -> Deferred[MailExchangers]:
+    def lookup_mx(self, domain: str, whose: str = "") -> Deferred[MailExchangers]:
         """See L{Resolver.lookup_mx}."""
-        return self._resolver.lookup_mx(domain)
+        return self._resolver.lookup_mx(domain, whose)
 
     def lookup_addresses(self, name: str) -> Deferred[tuple[IPAddress, ...]]:
         """See L{Resolver.lookup_addresses}."""
