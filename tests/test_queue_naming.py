@@ -204,6 +204,10 @@ class TimingTests(SynchronousTestCase):
             ('{"dow": "Mon", "tz": "../x", "start": "01:00", "end": "02:00"}', "time zone"),
             ('{"dow": "Mon", "tz": "UTC", "start": "1:00", "end": "02:00"}', "time of the day"),
             ('{"dow": "Mon", "tz": "UTC", "start": "01:00", "end": "01:00"}', "the same"),
+            (
+                '{"first_attempt": "2027-03-02T00:00:00Z", "expires": "2027-03-01T23:00:00-01:00"}',
+                "expires is not after first_attempt",
+            ),
             ("[" * 1999, "not JSON"),
             ("x" * 2001, "too long"),
         )

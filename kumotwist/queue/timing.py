@@ -79,7 +79,8 @@ class Timing:
         """Read and check the JSON object.
 
         @return: its fields, for the message's C{meta}.
-        @raise SchedulingError: if it is not one, or has a field that is unknown or wrong.
+        @raise SchedulingError: if it is not one, has a field that is unknown or wrong, or leaves no
+            time for an attempt.
         """
         if len(text) > MAX_LENGTH:
             raise SchedulingError("it is too long")
@@ -89,7 +90,10 @@ class Timing:
             raise SchedulingError("it is not JSON") from None
         if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
             raise SchedulingError("it is not an object whose values are texts")
-        cls.of(fields)
+        timing = cls.of(fields)
+        begin, end = timing.first_attempt, timing.expires
+        if begin is not None and end is not None and end <= begin:
+            raise SchedulingError("expires is not after first_attempt: it would never be tried")
         return fields
 
     @classmethod
