@@ -169,7 +169,7 @@ class CheckTests(SpoolCommandTestCase):
         report = self.check(status=0)
         self.assertEqual({each["kind"] for each in report["findings"]}, {"database"})
         self.assertEqual(report["messages"], 61)
-        self.assertEqual(Path(f"{self.database}.damaged-1").read_bytes(), before)
+        self.assertEqual(Path(self.aside("spool.sqlite3")).read_bytes(), before)
         self.assertEqual(self.check(status=0)["findings"], [])
         self.assertEqual(set(self.delivered()), {each.id for each in messages})
 
@@ -205,9 +205,105 @@ class CheckTests(SpoolCommandTestCase):
             file.write(b"nothing of that kind" * 1000)
         report = self.check("--dry-run", status=1)
         self.assertIn("not a database", report["findings"][0]["problem"])
-        self.check(status=0)
+        report = self.check(status=1)
+        self.assertIn("not all of it could be read", report["findings"][-1]["problem"])
         self.assertEqual(self.delivered(), {})
-        self.assertTrue(os.path.exists(f"{self.database}.damaged-1"))
+        self.assertTrue(os.path.exists(self.aside("spool.sqlite3")))
+
+    def test_broken_header(self) -> None:
+        """Whatever of the first page is damaged, all messages are read, and nothing is lost."""
+        expected = {each.id for each in self.fill(*[SMALL] * 40, *[LARGE] * 9)}
+        sound = Path(self.database).read_bytes()
+        for number, (start, octets) in enumerate(
+            [
+                (0, b"\0" * 16),
+                (16, b"\xff\xff"),
+                (28, b"\xff" * 4),
+                (28, b"\0\0\0\1"),
+                (0, b"?" * 4096),
+            ]
+        ):
+            damaged = sound[:start] + octets + sound[start + len(octets) :]
+            Path(self.database).write_bytes(damaged)
+            self.assertEqual(self.check("--dry-run", status=1)["messages"], 49)
+            self.assertEqual(Path(self.database).read_bytes(), damaged)
+            report = self.check(status=0)
+            self.assertEqual(report["messages"], 49, start)
+            kept = self.aside("spool.sqlite3", number + 1)
+            self.assertEqual(Path(kept).read_bytes(), damaged)
+            self.assertEqual(set(self.delivered()), expected)
+
+    def test_cut_short(self) -> None:
+        """Of a database that lost its end the rest is read; the check says that something is
+        missing, and the bodies that nobody refers to any more are kept."""
+        messages = self.fill(*[SMALL * 30] * 60, *[LARGE] * 30)
+        size = os.path.getsize(self.database)
+        os.truncate(self.database, size - 3 * 4096)
+        foreseen = self.check("--dry-run", status=1)
+        self.assertEqual(os.path.getsize(self.database), size - 3 * 4096)
+        self.assertFalse(os.path.exists(self.aside("")))
+        report = self.check(status=1)
+        self.assertEqual(foreseen["messages"], report["messages"])
+        self.assertGreater(report["messages"], 0)
+        self.assertIn("not all of it could be read", str(report["findings"]))
+        self.assertEqual(os.path.getsize(self.aside("spool.sqlite3")), size - 3 * 4096)
+        self.assertEqual(
+            sorted(os.listdir(self.path)), ["lock", "segments", "set-aside", "spool.sqlite3"]
+        )
+        spool = self.open()
+        found: list[QueuedMessage] = []
+        self.successResultOf(spool.enumerate(found.extend))
+        self.assertEqual(len(found), report["messages"])
+        self.assertLess(len(found), len(messages))
+        done = spool.store(SMALL, [make_message(9999)])
+        self.clock.advance(0)
+        self.successResultOf(done)
+        self.successResultOf(spool.close())
+
+    def test_set_aside(self) -> None:
+        """Large bodies that no row refers to after a repair are kept beside; a start does not
+        touch them."""
+        self.fill(*[LARGE] * 3)
+        Path(self.database).write_bytes(b"?" * os.path.getsize(self.database))
+        self.assertIn("3 bodies", self.check("--dry-run", status=1)["set_aside"][0])
+        result = self.kumo("check")
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("set aside: ", result.stdout)
+        self.assertIn("1 damaged", result.stdout)
+        self.assertEqual(self.delivered(), {})
+        kept = self.aside(os.path.join("segments", "00000001.seg"))
+        self.assertEqual([place.size for _, place, _ in find_records(kept)], [len(LARGE)] * 3)
+
+    def test_missing_database(self) -> None:
+        """Where only the database is missing or empty, a node refuses to start and deletes
+        nothing; the check sets the rest aside, and then a node starts."""
+        self.fill(LARGE)
+        segment = os.path.join(self.path, "segments", "00000001.seg")
+        before = Path(segment).read_bytes()
+        Path(f"{self.database}-wal").write_bytes(b"what was committed last")
+        Path(self.database).write_bytes(b"")
+        self.assertIn("missing or empty", self.start_refusal())
+        os.unlink(self.database)
+        refusal = self.start_refusal()
+        for part in (f"{self.database} is missing", "-wal and 1 more", "kumo spool check"):
+            self.assertIn(part, refusal)
+        self.assertFalse(os.path.exists(self.database))
+        report = self.check("--dry-run", status=1)
+        self.assertEqual(report["set_aside"], [f"{self.database}-wal", segment])
+        self.assertEqual(Path(segment).read_bytes(), before)
+        self.assertEqual(len(self.check(status=1)["set_aside"]), 2)
+        self.assertEqual(self.delivered(), {})
+        kept = self.aside(os.path.join("segments", "00000001.seg"))
+        self.assertEqual(Path(kept).read_bytes(), before)
+        self.assertTrue(os.path.exists(self.aside("spool.sqlite3-wal")))
+
+    def start_refusal(self) -> str:
+        """What a node says that does not start."""
+        return str(self.failureResultOf(make_spool(self.clock, self.path).open()).value)
+
+    def aside(self, name: str, number: int = 1) -> str:
+        """Where a check puts what it takes out."""
+        return os.path.join(self.path, "set-aside", str(number), name)
 
 
 class ListTests(SpoolCommandTestCase):

@@ -186,7 +186,7 @@ def check(config: str, path: str | None, dry_run: bool, discard: bool, as_json: 
     discarded = 0
     try:
         with SpoolCheck(directory) as spool_check:
-            findings = spool_check.look() if dry_run else spool_check.repair()
+            findings = spool_check.foresee() if dry_run else spool_check.repair()
             if discard:
                 discarded = spool_check.discard(findings)
     except SpoolError as error:
@@ -204,6 +204,8 @@ def _show(directory: str, findings: Findings, discarded: int) -> None:
         click.echo(f"{finding.kind.value}: {finding.problem}{state}")
         for entry in finding.entries:
             click.echo(f"    {_line(entry)}")
+    for each in findings.set_aside:
+        click.echo(f"set aside: {each}")
     click.echo(
         f"{directory}: {findings.messages} messages, {findings.bodies} bodies, "
         f"{findings.octets} octets; {len(findings.wrong) - len(findings.damaged)} repaired, "
@@ -218,6 +220,7 @@ def _report(directory: str, findings: Findings, discarded: int) -> dict[str, Any
         "bodies": findings.bodies,
         "octets": findings.octets,
         "discarded": discarded,
+        "set_aside": findings.set_aside,
         "findings": [_finding(each) for each in findings.wrong],
     }
 

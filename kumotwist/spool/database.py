@@ -195,9 +195,12 @@ class Database:
     # -- opening ---------------------------------------------------------------------------------
 
     def last_key(self) -> int:
-        """The highest body key in use, 0 if there is none."""
-        found: int | None = self._connection.execute("SELECT max(body) FROM message").fetchone()[0]
-        return found or 0
+        """The highest body key in use, also by a body that no message has; 0 if there is none."""
+        rows = self._connection.execute(
+            "SELECT max(body) FROM message UNION ALL SELECT max(key) FROM small "
+            "UNION ALL SELECT max(key) FROM large"
+        )
+        return max(key or 0 for (key,) in rows)
 
     def extents(self) -> dict[int, Extent]:
         """What is needed of each segment."""

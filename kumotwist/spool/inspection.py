@@ -53,12 +53,14 @@ class Findings:
     @ivar bodies: how many bodies they share.
     @ivar octets: how many octets the sound bodies have.
     @ivar wrong: what is wrong.
+    @ivar set_aside: what was, or would be, taken out of the spool and kept beside it, in words.
     """
 
     messages: int = 0
     bodies: int = 0
     octets: int = 0
     wrong: list[Finding] = attrs.field(factory=list)
+    set_aside: list[str] = attrs.field(factory=list)
 
     @property
     def damaged(self) -> list[Finding]:

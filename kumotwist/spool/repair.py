@@ -1,7 +1,8 @@
 """Repairing a spool that nobody owns, as far as that can be done without guessing.
 
   - A database whose pages or indexes contradict each other is written anew from every row that can
-    be read; the old one is kept beside it.
+    be read (L{salvage<kumotwist.spool.salvage>}); the old one, and records of segments that no row
+    refers to any more, are kept beside it (L{set_aside<kumotwist.spool.set_aside>}).
   - The place of a large body that the database does not know, or knows wrongly, is found by
     searching the segment files: a record says whose it is and checks itself.
 
@@ -13,20 +14,19 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
-from typing import Any
 
 from kumotwist.spool.bodies import Location, find_records
 from kumotwist.spool.changes import Changes
 from kumotwist.spool.database import Database, connect
-from kumotwist.spool.errors import SpoolError, as_spool_error
+from kumotwist.spool.errors import as_spool_error
 from kumotwist.spool.inspection import Finding, Findings, Kind, inspect, large_ones
-from kumotwist.spool.ownership import OwnedDirectory
+from kumotwist.spool.ownership import SEGMENTS_NAME, OwnedDirectory
+from kumotwist.spool.salvage import Salvage, remove_database, salvage
+from kumotwist.spool.set_aside import SetAside, orphans, remains
+from kumotwist.spool.storage import DATABASE_NAME
 from kumotwist.spool.survey import Survey
 
 __all__ = ["SpoolCheck"]
-
-_TABLES = {"message": "body, id", "small": "key", "large": "key"}
 
 
 class SpoolCheck:
@@ -37,25 +37,68 @@ class SpoolCheck:
         @raise SpoolLockedError: a node has it.
         @raise SpoolError: there is no spool, or it cannot be read.
         """
+        self._path = os.path.abspath(path)
+        self._database_path = os.path.join(self._path, DATABASE_NAME)
+        self._segments_path = os.path.join(self._path, SEGMENTS_NAME)
         # Taking possession would make the directory, so look first whether there is a spool.
-        self._survey = Survey(path)
+        self._remains = remains(self._database_path)
+        self._opened: Survey | None = None if self._remains else Survey(path)
         self._directory = OwnedDirectory(path)
         try:
             self._directory.acquire()
         except BaseException:
-            self._survey.close()
+            self._close_survey()
             raise
+
+    @property
+    def _survey(self) -> Survey:
+        if self._opened is None:
+            self._opened = Survey(self._path)
+        return self._opened
+
+    def _close_survey(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> SpoolCheck:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._survey.close()
+        self._close_survey()
         self._directory.release()
 
     def look(self) -> Findings:
         """Look at everything; nothing is changed."""
-        return inspect(self._survey)
+        return _missing(self._database_path) if self._remains else inspect(self._survey)
+
+    def foresee(self) -> Findings:
+        """Look at everything, and of a broken database also at what a repair would leave.
+
+        A copy is made for that, and deleted again.
+
+        @raise SpoolError: the copy cannot be made.
+        """
+        findings = self.look()
+        findings.set_aside += self._remains
+        broken = [each for each in findings.wrong if each.kind is Kind.DATABASE]
+        if not broken or self._remains:
+            return findings
+        fresh = f"{self._database_path}.rebuilt"
+        try:
+            found = salvage(self._database_path, fresh)
+            with contextlib.closing(connect(fresh)) as rebuilt:
+                readable = rebuilt.execute("SELECT count(*) FROM message").fetchone()[0]
+            findings.messages = readable
+            findings.wrong += _unread(found, findings)
+            if found.unread or found.patched:
+                for file, places in orphans(fresh, self._segments_path).items():
+                    findings.set_aside.append(f"{file} ({_amount(places)})")
+        except (sqlite3.Error, OSError) as error:
+            raise as_spool_error(error, self._database_path) from error
+        finally:
+            remove_database(fresh)
+        return findings
 
     def repair(self) -> Findings:
         """Look at everything and repair what can be repaired.
@@ -63,11 +106,16 @@ class SpoolCheck:
         @return: all that was wrong.
         @raise SpoolError: the repair failed; the spool is as it was.
         """
+        if self._remains:
+            try:
+                return self._keep_remains(self._remains)
+            except OSError as error:
+                raise as_spool_error(error, self._path) from error
         findings = self.look()
         broken = [each for each in findings.wrong if each.kind is Kind.DATABASE]
         try:
             if broken:
-                findings = self._rebuild(broken)
+                return self._rebuild(broken)
             lost = large_ones(findings)
             if lost:
                 self._find_again(lost)
@@ -87,6 +135,8 @@ class SpoolCheck:
                 with contextlib.suppress(ValueError):
                     identity = bytes.fromhex(entry.message.id)
                     changes.remove(identity, entry.message.body_key)
+        if self._remains:
+            return 0
         database = Database(self._survey.database_path, durable=True)
         try:
             database.begin()
@@ -103,41 +153,46 @@ class SpoolCheck:
     # -- the database ----------------------------------------------------------------------------
 
     def _rebuild(self, broken: list[Finding]) -> Findings:
-        """Write the database anew; the rows that could not be read are lost, and are counted."""
-        path = self._survey.database_path
+        """Write the database anew; what could not be read is said, and what is left is kept."""
+        path = self._database_path
         fresh = f"{path}.rebuilt"
-        for name in (fresh, f"{fresh}-wal", f"{fresh}-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-        Database(fresh, durable=True).close()
-        with contextlib.closing(connect(fresh)) as target:
-            target.execute("BEGIN")
-            for table, order in _TABLES.items():
-                for row in self._rows(table, order):
-                    marks = ", ".join("?" * len(row))
-                    target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)
-            target.execute("COMMIT")
-        kept = _unused(f"{path}.damaged")
-        self._survey.close()
-        _replace(path, fresh, kept)
-        self._survey = Survey(self._survey.path)
+        found = salvage(path, fresh)
+        self._close_survey()
+        aside = SetAside(self._path)
+        kept = aside.link(path)
+        for suffix in ("-wal", "-shm"):
+            # Beside the new database they would be taken for its own.
+            if os.path.exists(path + suffix):
+                aside.move(path + suffix)
+        os.rename(fresh, path)
+        aside.sync()
         findings = self.look()
+        state = f"written anew from what could be read; the old one is {kept}"
         for finding in broken:
-            finding.repaired = f"written anew from what could be read; the old one is {kept}"
-        findings.wrong[:0] = broken
+            finding.repaired = state
+        findings.wrong[:0] = broken + _unread(found, findings)
+        lost = large_ones(findings)
+        if lost:
+            self._find_again(lost)
+        if found.unread or found.patched:
+            self._keep_orphans(findings, aside)
         return findings
 
-    def _rows(self, table: str, order: str) -> Iterator[tuple[Any, ...]]:
-        """What can be read of a table: from its beginning, and if that fails from its end."""
-        for direction in ("ASC", "DESC"):
-            by = ", ".join(f"{column} {direction}" for column in order.split(", "))
-            with contextlib.closing(connect(self._survey.database_path)) as source:
-                source.text_factory = _as_it_is
-                try:
-                    yield from source.execute(f"SELECT * FROM {table} ORDER BY {by}")
-                    return
-                except sqlite3.Error:
-                    continue
+    def _keep_orphans(self, findings: Findings, aside: SetAside) -> None:
+        """Keep records that no row refers to any more; a node would delete them."""
+        for file, places in orphans(self._database_path, self._segments_path).items():
+            kept = aside.keep_records(file, places)
+            findings.set_aside.append(f"{kept} ({_amount(places)})")
+        aside.sync()
+
+    def _keep_remains(self, found: list[str]) -> Findings:
+        """Set aside what is left of a spool without its database."""
+        findings = _missing(self._database_path)
+        aside = SetAside(self._path)
+        for each in found:
+            findings.set_aside.append(aside.move(each))
+        aside.sync()
+        return findings
 
     # -- segments --------------------------------------------------------------------------------
 
@@ -169,34 +224,22 @@ class SpoolCheck:
         return found
 
 
-def _as_it_is(octets: bytes) -> str | bytes:
-    """A text, or its octets if it is none: a checksum will tell."""
-    try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        return octets
+def _missing(database_path: str) -> Findings:
+    problem = f"{database_path} is missing or empty: which messages there were cannot be told"
+    return Findings(wrong=[Finding(Kind.DATABASE, problem)])
 
 
-def _unused(path: str) -> str:
-    """A file name that nobody has."""
-    number = 1
-    while os.path.exists(f"{path}-{number}"):
-        number += 1
-    return f"{path}-{number}"
+def _unread(found: Salvage, findings: Findings) -> list[Finding]:
+    """What a salvage could not read, as something that stays damaged."""
+    if not found.unread:
+        return []
+    lost = f"; at least {found.lost} messages are lost" if found.lost else ""
+    problem = (
+        f"not all of it could be read (tables {', '.join(found.unread)}): "
+        f"{findings.messages} messages could{lost}"
+    )
+    return [Finding(Kind.DATABASE, problem)]
 
 
-def _replace(path: str, fresh: str, kept: str) -> None:
-    """Put a new database into an old one's place; the old one is kept under another name."""
-    with contextlib.closing(connect(path)) as old, contextlib.suppress(sqlite3.Error):
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    wal = f"{path}-wal"
-    if os.path.exists(wal) and os.path.getsize(wal):
-        # It would be taken for the new one's.
-        raise SpoolError(f"{wal} cannot be written back, so the database cannot be replaced")
-    os.link(path, kept)
-    os.rename(fresh, path)
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _amount(places: list[Location]) -> str:
+    return f"{len(places)} bodies without a message, {sum(each.size for each in places)} octets"

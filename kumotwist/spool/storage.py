@@ -18,6 +18,7 @@ from kumotwist.spool.ownership import SEGMENTS_NAME, OwnedDirectory
 from kumotwist.spool.reader import SpoolReader
 from kumotwist.spool.records import is_large
 from kumotwist.spool.segments import SegmentFiles
+from kumotwist.spool.set_aside import refuse_remains
 from kumotwist.spool.settings import SpoolSettings
 from kumotwist.spool.survivors import Survivors
 
@@ -54,6 +55,7 @@ class Storage:
         """
         self._directory.acquire()
         try:
+            refuse_remains(self._database_path)
             database = Database(self._database_path, durable=self._durable)
             try:
                 self._segments.recover(database.extents())
