@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import cast
 
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message.queued import QueuedMessage
@@ -19,6 +22,7 @@ from kumotwist.spool import (
     SQLiteSpool,
 )
 from kumotwist.spool.database import Database
+from kumotwist.spool.errors import as_spool_error
 from kumotwist.spool.sqlite_spool import RETRY_INTERVAL
 from tests.spool_support import (
     LARGE,
@@ -187,6 +191,41 @@ class FullDatabaseTests(SpoolFailureTestCase):
         self.assertLessEqual(self.commits, 2)
         for each in later:
             self.failureResultOf(each, SpoolFullError)
+
+    def test_low_space_is_logged(self) -> None:
+        """One line says when mail begins to be refused, with the figures, and one when it ends."""
+        events: list[LogEvent] = []
+        observer = cast("ILogObserver", events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+        def said() -> list[str]:
+            lines = [formatEvent(event) for event in events]
+            events.clear()
+            return [line for line in lines if "mail" in line]
+
+        self.disk.free = 1234
+        for _ in range(5):
+            refused = self.spool.store(SMALL, [make_message()])
+            self.clock.advance(0)
+            self.failureResultOf(refused, SpoolFullError)
+        (line,) = said()
+        for part in ("refuses mail", "1234 bytes are free", str(64 * 1024 * 1024), self.path):
+            self.assertIn(part, line)
+        self.disk.free = 1 << 40
+        for _ in range(3):
+            self.store()
+        (line,) = said()
+        self.assertIn("takes mail again", line)
+
+    def test_read_only(self) -> None:
+        """A file system that became read-only refuses as a full one does."""
+        error = OSError(errno.EROFS, "Read-only file system")
+        self.assertIsInstance(as_spool_error(error, "x"), SpoolFullError)
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.execute("PRAGMA query_only = ON")
+            refusal = self.assertRaises(sqlite3.Error, database.execute, "CREATE TABLE a (b)")
+        self.assertIsInstance(as_spool_error(refusal, "x"), SpoolFullError)
 
     def test_low_space(self) -> None:
         """With little space left stores are refused, while removals still go through."""

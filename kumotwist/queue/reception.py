@@ -239,7 +239,7 @@ class Reception:
 
     def _refuse(self, failure: Any) -> Reply:
         if failure.check(SpoolFullError):
-            return Reply.of(452, "4.3.1", "the disk is full; try again later")
+            return Reply.of(452, "4.3.1", "the disk is full or read-only; try again later")
         if not failure.check(SpoolError):
             self._log.failure("the spool failed to store a message", failure)
         return Reply.of(451, "4.3.0", "the message could not be stored; try again later")

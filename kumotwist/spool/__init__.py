@@ -27,8 +27,9 @@ The modules: L{sqlite_spool<kumotwist.spool.sqlite_spool>} is what the reactor's
 C{worker} the threads; C{storage} what the writer's thread does in a commit, with C{database} (all
 SQL), C{segments} (with C{appender}, C{bodies} and C{survivors}) and C{ownership} (the directory and
 its lock); C{reader} the other connection; C{records} messages as rows with checksums; C{changes}
-what passes between the threads. C{survey} reads a spool as it is, damage included, and
-C{inspection} and C{repair} (with C{salvage} and C{set_aside}) are what C{kumo spool check} does.
+what passes between the threads; C{refusals} what is logged of a full disk. C{survey} reads a spool
+as it is, damage included, and C{inspection} and C{repair} (with C{salvage} and C{set_aside}) are
+what C{kumo spool check} does.
 """
 
 from kumotwist.spool.disk import Disk

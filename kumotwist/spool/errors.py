@@ -18,12 +18,16 @@ __all__ = [
     "as_spool_error",
 ]
 
-# SQLite's primary result code for a disk (or quota, or page limit) that is full.
+# SQLite's primary result codes for a disk (or quota, or page limit) that is full, and for one that
+# is read-only.
 _SQLITE_FULL = 13
+_SQLITE_READ_ONLY = 8
+_SQLITE_NO_ROOM = frozenset({_SQLITE_FULL, _SQLITE_READ_ONLY})
 
 # SQLite's primary result codes for pages that contradict each other, and for no database at all.
 _SQLITE_DAMAGED = frozenset({11, 26})
-_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+# No room now, or nothing may be written now: both are the disk's state, and may pass.
+_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 class SpoolError(KumotwistError):
@@ -31,7 +35,10 @@ class SpoolError(KumotwistError):
 
 
 class SpoolFullError(SpoolError):
-    """There is no room for it. What was in the spool before is still there."""
+    """There is no room for it, or the file system is read-only.
+
+    What was in the spool before is still there.
+    """
 
 
 class SpoolLockedError(SpoolError):
@@ -78,7 +85,7 @@ def as_spool_error(error: BaseException, path: str) -> SpoolError:
         return SpoolFullError(text) if error.errno in _FULL_ERRNOS else SpoolError(text)
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
-        if "disk is full" in str(error) or (code is not None and code & 0xFF == _SQLITE_FULL):
+        if "disk is full" in str(error) or (code is not None and code & 0xFF in _SQLITE_NO_ROOM):
             return SpoolFullError(f"{path}: {error}")
         if code is not None and code & 0xFF in _SQLITE_DAMAGED:
             return SpoolError(

@@ -24,6 +24,7 @@ from kumotwist.spool.errors import (
 )
 from kumotwist.spool.reader import Cursor, Page, SpoolReader
 from kumotwist.spool.records import message_id, row_of
+from kumotwist.spool.refusals import RefusalLog
 from kumotwist.spool.settings import SpoolSettings
 from kumotwist.spool.storage import Storage
 from kumotwist.spool.worker import Worker, WorkerThread
@@ -112,6 +113,7 @@ class SQLiteSpool:
             WorkerThread, IReactorFromThreads(reactor)
         )
         self._storage = Storage(settings.path, settings, disk or Disk())
+        self._refusals = RefusalLog(self._storage.path)
         self._state = _State.CLOSED
         self._writer: Worker
         self._readers: Worker
@@ -326,6 +328,9 @@ class SQLiteSpool:
         if outcome.problem is not None:
             self._changes.precede_with(changes)
         self._set_writable(outcome.problem)
+        if outcome.problem is None:
+            now = self._reactor.seconds()
+            self._refusals.follow(now, len(stores), outcome.refused.values())
         if outcome.problem is None:
             for waiting in changes.waiting:
                 waiting.callback(None)
