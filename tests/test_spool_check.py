@@ -274,6 +274,13 @@ class CheckTests(SpoolCommandTestCase):
         kept = self.aside(os.path.join("segments", "00000001.seg"))
         self.assertEqual([place.size for _, place, _ in find_records(kept)], [len(LARGE)] * 3)
 
+    def test_discard_of_unread(self) -> None:
+        """To discard does not make a check succeed that could not read the whole database."""
+        self.fill(SMALL)
+        Path(self.database).write_bytes(b"?" * os.path.getsize(self.database))
+        self.check("--discard", status=1)
+        self.check("--discard", status=0)
+
     def test_missing_database(self) -> None:
         """Where only the database is missing or empty, a node refuses to start and deletes
         nothing; the check sets the rest aside, and then a node starts."""

@@ -195,7 +195,9 @@ def check(config: str, path: str | None, dry_run: bool, discard: bool, as_json: 
         click.echo(json.dumps(_report(directory, findings, discarded), indent=2))
     else:
         _show(directory, findings, discarded)
-    sys.exit(1 if findings.damaged and not discard else 0)
+    # What could not be read was not looked at, so it cannot have been discarded knowingly.
+    unread = any(each.kind.value == "database" for each in findings.damaged)
+    sys.exit(1 if unread or (findings.damaged and not discard) else 0)
 
 
 def _show(directory: str, findings: Findings, discarded: int) -> None:
