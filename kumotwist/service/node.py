@@ -162,11 +162,17 @@ class Node(MultiService):
         self._scheduler.use(self._context)
         naming = Naming(configuration.node, live.queues)
         self.steering = Steering(reactor, self._scheduler, fates, bodies, naming)
-        self._reception = Reception(
-            reactor,
+        self._reception = self._make_reception(naming, bodies)
+        self._reception.closed = _STARTING
+        self._spool.set_writable_observer(self._writable_changed)
+
+    def _make_reception(self, naming: Naming, bodies: Bodies) -> Reception:
+        configuration = self._configuration
+        return Reception(
+            self._reactor,
             self._spool,
             bodies,
-            recorder,
+            self._recorder,
             self._scheduler.insert_all,
             naming=naming,
             postmaster=configuration.node.postmaster,
@@ -176,8 +182,6 @@ class Node(MultiService):
                 if not listener.trace_headers
             ),
         )
-        self._reception.closed = _STARTING
-        self._spool.set_writable_observer(self._writable_changed)
 
     def _make_tls_reports(self) -> TLSReportService | None:
         configuration, live = self._configuration, self._live

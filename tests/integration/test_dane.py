@@ -14,26 +14,16 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.trial.unittest import TestCase
 
 from tests.integration.client import send_mail
+from tests.integration.configurations import LOCAL_PROXY
 from tests.integration.nameservers import Zone, start_name_servers
 from tests.integration.program import start_kumo
 from tests.integration.sink import start_sink
 from tests.integration.waiting import free_port
 
-CONFIG = """
+CONFIG = f"""{LOCAL_PROXY}
 [dns]
 nameservers = 127.0.0.1:<dns>
 timeout = 20s
-
-[proxy:local]
-listen = 127.0.0.1:<proxy>
-
-[proxy-rule:trial]
-proxy = local
-clients = 127.0.0.0/8
-sources = 127.0.0.0/8
-destinations = 127.0.0.0/8
-ports = 1024-65535
-action = allow
 
 [source:one]
 socks5_proxy_server = 127.0.0.1:<proxy>

@@ -35,6 +35,7 @@ __all__ = [
     "ScramMechanism",
     "decode_base64",
     "encode_base64",
+    "normalised",
     "saslprep",
 ]
 
@@ -80,12 +81,17 @@ def saslprep(secret: bytes) -> bytes:
         text = secret.decode()
     except UnicodeDecodeError:
         return secret
+    return normalised(text).encode()
+
+
+def normalised(text: str) -> str:
+    """A name or a password after the mapping and the normalisation of RFC 4013, 2.1 and 2.2."""
     mapped = (
         " " if stringprep.in_table_c12(each) else each
         for each in text
         if not stringprep.in_table_b1(each)
     )
-    return unicodedata.normalize("NFKC", "".join(mapped)).encode()
+    return unicodedata.normalize("NFKC", "".join(mapped))
 
 
 class PasswordClaim:

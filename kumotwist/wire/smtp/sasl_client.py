@@ -11,12 +11,12 @@ import hmac
 import re
 import secrets
 import stringprep
-import unicodedata
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Protocol
 
 from kumotwist.wire.errors import RemoteProtocolError
+from kumotwist.wire.smtp.sasl import normalised
 
 __all__ = ["Login", "Mechanism", "Plain", "ScramSHA256", "choose_mechanism", "saslprep"]
 
@@ -187,12 +187,7 @@ def saslprep(text: str) -> str:
 
     @raise ValueError: if there is a character in it that has no place there, or nothing is left.
     """
-    mapped = "".join(
-        " " if stringprep.in_table_c12(char) else char
-        for char in text
-        if not stringprep.in_table_b1(char)
-    )
-    prepared = unicodedata.normalize("NFKC", mapped)
+    prepared = normalised(text)
     if not prepared:
         raise ValueError("name or password is empty")
     if any(table(char) for char in prepared for table in _PROHIBITED):
