@@ -281,7 +281,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((outcome.policy, outcome.result), (PolicyType.STS, "sts-webpki-invalid"))
 
     def test_nobody_wants_it(self) -> None:
-        """Without [tls-reports] nothing is counted."""
+        """Without [tls-reports] a session tells nobody, which is no error."""
         report = SessionReport(None, _plan())
         demand = decide("Opportunistic", HOST)
         report.dialled(self.batch("b.example"), self.target, demand, _facts(), "", stands=True)
