@@ -11,7 +11,7 @@ QUESTION ?= reused single
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-relay bench-proxy bench-proxy-idle bench-spool bench-queues reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-relay bench-proxy bench-proxy-idle bench-spool bench-queues bench-calls reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -89,6 +89,9 @@ bench-relay: $(VENV)/.installed ## kumotwist as a relay beside its peers; make b
 
 bench-spool: $(VENV)/.installed ## start a node over MESSAGES=100000 queued messages: time, memory, delivery meanwhile
 	@'$(bin)/python' -m benchmarks.spool --messages '$(MESSAGES)'
+
+bench-calls: $(VENV)/.installed ## calls and CPU for a message, without a network (half a minute; docs/performance.md)
+	@'$(bin)/python' -m benchmarks.calls
 
 bench-queues: $(VENV)/.installed ## what a million messages in 100,000 scheduled queues cost (1 minute, 1.5 GB)
 	@'$(bin)/python' -m benchmarks.queues

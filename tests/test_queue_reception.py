@@ -274,6 +274,14 @@ class ReceiveTests(ReceptionCase):
         meta = self.inserted[0].meta
         self.assertEqual((meta["body"], meta["smtputf8"]), ("8BITMIME", True))
 
+    def test_plain(self) -> None:
+        """What the listener has seen of the body's lines need not be looked for again."""
+        for plain in (True, False):
+            given = transaction("c@b.example", "d@b.example")
+            given.plain = plain
+            self.successResultOf(self.reception.receive(SESSION, given))
+            self.assertEqual([each.plain for each in self.inserted[-2:]], [plain, plain])
+
     def test_copies_are_independent(self) -> None:
         """What happens to one recipient's copy does not show in another's."""
         self.receive("c@b.example", "d@b.example")

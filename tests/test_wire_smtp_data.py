@@ -104,6 +104,17 @@ class CanonicalTests(SynchronousTestCase):
             self.assertTrue(is_canonical(body), body)
             self.assertTrue(is_canonical(large + body), body)
 
+    @settings(max_examples=200)
+    @given(st.text("a.\r\n\x85\xff", max_size=20), st.sampled_from([0, 1, 2, 3, 20]))
+    def test_definition(self, text: str, before_seam: int) -> None:
+        """It is what RFC 5321 says: without its pairs of CR and LF a body has neither, wherever
+        the seams of what is looked at lie."""
+        body = text.encode("latin-1")
+        rest = body.replace(b"\r\n", b"|")
+        expected = b"\r" not in rest and b"\n" not in rest
+        self.assertIs(is_canonical(body), expected)
+        self.assertIs(is_canonical(b"x" * (CHUNK_SIZE - before_seam) + body), expected)
+
     def test_line_ends_of_every_kind_become_crlf(self) -> None:
         """LF, CR and CRLF each end a line; CR CR LF is two line ends, never one."""
         self.assertEqual(canonical(b"a\nb\rc\r\nd\r\r\n"), b"a\r\nb\r\nc\r\nd\r\n\r\n")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.wire.smtp.body import BodyReader, LineEndings
+from kumotwist.wire.smtp.data import is_canonical
 from kumotwist.wire.smtp.replies import Reply
 
 
@@ -160,3 +161,29 @@ class BodyTests(SynchronousTestCase):
         """What a correct client sends is read back exactly."""
         body = b"".join(line + b"\r\n" for line in lines)
         self.assertEqual(read(stuffed(body)), (body, b""))
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(st.sampled_from([b"\r", b"\n", b".", b"a", b"\r\n", b"\r\n."]), max_size=8),
+        st.lists(st.integers(1, 5)),
+    )
+    def test_plain(self, pieces: list[bytes], cuts: list[int]) -> None:
+        """What is said to be plain can be sent as it is: CRLF alone, no dot at a line's start;
+        a message that comes in one piece and can be sent so is said to be plain."""
+        wire = b"".join(pieces) + b"\r\n.\r\n"
+        ends = [sum(cuts[: count + 1]) for count in range(len(cuts))]
+        cut_up = [wire[begin:end] for begin, end in zip([0, *ends], [*ends, None], strict=True)]
+        for policy in ("Deny", "Fix", "Allow"):
+            for segments in (cut_up, [wire]):
+                reader = BodyReader(1000, policy)
+                for segment in segments:
+                    if reader.feed(segment) >= 0:
+                        break
+                message = reader.finish()
+                if isinstance(message, Reply):
+                    continue
+                fit = is_canonical(message) and b"\n." not in b"\n" + message
+                if reader.plain:
+                    self.assertTrue(fit, (policy, segments))
+                elif segments == [wire] and policy == "Deny" and b"\n." not in b"\n" + wire[:-3]:
+                    self.assertFalse(fit, (policy, segments))

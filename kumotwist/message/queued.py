@@ -72,6 +72,8 @@ class QueuedMessage:
     @ivar body_key: the spool's own name for the shared body; 0 until it has been stored.
     @ivar body: the octets (CRLF line ends, not dot-stuffed) while they are worth keeping in
         memory, else L{None}: then the spool's C{load} gives them.
+    @ivar plain: whether it is known that every line end of the body is CRLF and that no line begins
+        with a dot, so that it can be sent as it is. Of what comes from the spool it is not known.
     """
 
     id: str
@@ -85,3 +87,4 @@ class QueuedMessage:
     meta: dict[str, Any] = attrs.field(factory=dict)
     body_key: int = 0
     body: bytes | None = attrs.field(default=None, repr=False)
+    plain: bool = False

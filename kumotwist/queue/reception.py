@@ -156,7 +156,7 @@ class Reception:
             # First of all the reply: the messages are on disk, and ours whatever happens now.
             reply = _accepted(messages)
             answer.callback(reply)
-            self._take(session, messages, body, reply)
+            self._take(session, messages, body, transaction.plain, reply)
 
         def not_stored(failure: Any) -> None:
             if not gone:
@@ -227,11 +227,17 @@ class Reception:
         return header + body
 
     def _take(
-        self, session: ServerSession, messages: list[QueuedMessage], body: bytes, reply: Reply
+        self,
+        session: ServerSession,
+        messages: list[QueuedMessage],
+        body: bytes,
+        plain: bool,
+        reply: Reply,
     ) -> None:
         """Record stored messages and hand them to their queues."""
         for message in messages:
             message.body = body
+            message.plain = plain
             self._bodies.keep(message)
             answer = reply if len(messages) == 1 else _accepted([message])
             self._recorder.reception(message, answer, session)

@@ -18,6 +18,7 @@ __all__ = ["BodyReader", "LineEndings", "settle_lines", "too_large"]
 LineEndings = Literal["Deny", "Allow", "Fix"]
 
 _END = b"\r\n.\r\n"
+_DOTTED = b"\r\n."
 _ANY_LINE_END = re.compile(rb"\r\n|\r|\n")
 # Segments smaller than this are glued together: a client that sends single octets must not make
 # us keep an object for each of them.
@@ -54,8 +55,8 @@ class BodyReader:
         self._refusal: Reply | None = None
         # The CRLF that ended DATA also begins the final CRLF.CRLF of an empty message.
         self._tail = b"\r\n"
-        # Whether a line may begin with a dot.
-        self._dotted = True
+        # Whether a line begins with a dot, or may do so.
+        self._dotted = False
         #: Octets that have been read, kept or not.
         self.size = 0
 
@@ -78,11 +79,11 @@ class BodyReader:
         """
         tail = self._tail
         # An end that lies across the seam comes before any that lies behind it.
-        at = (tail + data[:4]).find(_END)
+        at = self._find_end(tail + data[:4], len(tail) + 2)
         if at >= 0:
             at -= len(tail)
         else:
-            at = self._find_end(data)
+            at = self._find_end(data, len(data))
             if at < 0:
                 self._keep(data)
                 self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
@@ -90,14 +91,17 @@ class BodyReader:
         self._cut(data, at + 2)
         return at + 5
 
-    def _find_end(self, data: bytes) -> int:
-        """Search for the end; of a message that has come in one piece the first line with a dot
-        is usually the last one, so that one search finds both."""
-        at = data.find(b"\r\n.")
-        if at < 0 or not data.startswith(_END, at):
-            return at if at < 0 else data.find(_END, at)
-        self._dotted = bool(self.size) or data.startswith(b".")
-        return at
+    def _find_end(self, data: bytes, limit: int) -> int:
+        """Search for the end. The first line with a dot is usually the last one, so that one search
+        finds both, and says that no other line has one.
+
+        @param limit: how far to look for the first dot.
+        """
+        at = data.find(_DOTTED, 0, limit)
+        if at < 0 or data.startswith(_END, at):
+            return at
+        self._dotted = True
+        return data.find(_END, at)
 
     def _keep(self, data: bytes) -> None:
         self.size += len(data)
@@ -123,6 +127,12 @@ class BodyReader:
     def _refuse_size(self) -> None:
         self.refuse(too_large(self._max))
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is known of the finished message that every line end is CRLF and that no line
+        begins with a dot. Lone CR and LF that were made line ends may have a dot behind them."""
+        return self._line_endings == "Deny" and not self._dotted
+
     def finish(self) -> bytes | Reply:
         """The message, unstuffed; or why it is not taken. To be called once, after its end."""
         if self._refusal is not None:
@@ -133,7 +143,7 @@ class BodyReader:
         self.size = 0
         if self._dotted:
             # A line that begins with a dot loses it (RFC 5321, 4.5.2).
-            body = body.replace(b"\r\n.", b"\r\n")
+            body = body.replace(_DOTTED, b"\r\n")
             if body.startswith(b"."):
                 body = body[1:]
         return settle_lines(body, self._max, self._line_endings, self._line_limit)

@@ -74,12 +74,15 @@ class Transaction:
     @ivar recipients: those that were accepted, in their order.
     @ivar body: the message, header included: CRLF line ends, dots unstuffed; empty before
         L{MessageReceived}.
+    @ivar plain: whether it is known of the body that every line end is CRLF and that no line begins
+        with a dot.
     """
 
     sender: str
     parameters: dict[str, str | None] = attrs.field(factory=dict)
     recipients: list[Recipient] = attrs.field(factory=list)
     body: bytes = attrs.field(default=b"", repr=False)
+    plain: bool = False
 
     @property
     def binary(self) -> bool:

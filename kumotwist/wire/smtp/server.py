@@ -219,6 +219,7 @@ class SMTPServer:
             return None
         self._input.skip(used)
         self._body = None
+        transaction.plain = body.plain
         return self._whole(transaction, body.finish(), ".")
 
     def _whole(self, transaction: Transaction, message: bytes | Reply, command: str) -> Event:
