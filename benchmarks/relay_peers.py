@@ -39,6 +39,7 @@ class Shape:
     @ivar more: further sections of our configuration.
     @ivar pool: the entries of our C{[pool:out]}.
     @ivar state: our state directory, if it is there already.
+    @ivar workers: our processes that deliver mail.
     """
 
     sink: int
@@ -48,6 +49,7 @@ class Shape:
     more: str = ""
     pool: str = "out = 1"
     state: Path | None = None
+    workers: int = 1
 
 
 # -- kumotwist ---------------------------------------------------------------------------------
@@ -56,6 +58,7 @@ _KUMO = """\
 [kumo]
 hostname = mta.example.test
 state_dir = {state}
+workers = {workers}
 
 [listener:in]
 listen = 127.0.0.1:{port}
@@ -93,6 +96,7 @@ def _start_kumotwist(
         source=shape.source,
         pool=shape.pool,
         more=shape.more,
+        workers=shape.workers,
         tls="OpportunisticInsecure" if shape.certificate else "Disabled",
         path="" if shape.reuse else "max_deliveries_per_connection = 1\n",
     )
@@ -335,6 +339,11 @@ PEERS: dict[str, Callable[[Path, Shape], Server]] = {
 
 
 def _start(name: str, directory: Path, shape: Shape) -> Server:
+    label, _, workers = name.rpartition(":")
+    if label and workers.isdigit():
+        server = _start(label, directory, attrs.evolve(shape, workers=int(workers)))
+        server.name = f"{server.name}, {workers} workers"
+        return server
     start = PEERS.get(name)
     if start is not None:
         return start(directory, shape)

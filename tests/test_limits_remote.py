@@ -12,6 +12,7 @@ from zope.interface.verify import verifyObject
 
 from kumotwist.interfaces import ILimits, IPermit
 from kumotwist.limits import Lender, LimitTable, RemoteLimits
+from kumotwist.limits.remote import KEEPING
 from kumotwist.settings.types import RATE
 from tests.queue_world import World
 
@@ -19,10 +20,10 @@ from tests.queue_world import World
 class Line:
     """A worker's channel: what is said is heard when the test says so."""
 
-    def __init__(self, table: LimitTable) -> None:
+    def __init__(self, clock: Clock, table: LimitTable) -> None:
         self.up: list[str] = []
         self.down: list[str] = []
-        self.limits = RemoteLimits(lambda message: self.up.append(json.dumps(message)))
+        self.limits = RemoteLimits(clock, lambda message: self.up.append(json.dumps(message)))
         self.lender = Lender(table, lambda message: self.down.append(json.dumps(message)))
 
     def carry(self) -> bool:
@@ -42,7 +43,7 @@ class RemoteCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.table = LimitTable(self.clock.seconds)
-        self.one, self.other = Line(self.table), Line(self.table)
+        self.one, self.other = (Line(self.clock, self.table) for _ in range(2))
 
     def carry(self) -> None:
         """Carry until nobody has anything to say."""
@@ -126,6 +127,50 @@ class RemoteTests(RemoteCase):
         self.other.carry()
         self.assertEqual((len(third), fourth, self.table.held("a")), (1, [], 1))
         self.assertEqual(self.one.down, [], "nobody is there to be told")
+
+    def test_kept(self) -> None:
+        """Who opens one connection after the other asks once; after a while of none the place is
+        free again."""
+        for _ in range(5):
+            (permit,) = self.granted(self.ask(self.one, a=1))
+            self.assertEqual(self.table.held("a"), 1)
+            permit.release()
+            permit.release()
+        self.clock.advance(KEEPING / 2)
+        self.assertEqual((self.one.up, self.table.held("a")), ([], 1))
+        self.clock.advance(KEEPING)
+        self.carry()
+        self.assertEqual((self.table.held("a"), self.clock.getDelayedCalls()), (0, []))
+
+    def test_kept_for_others(self) -> None:
+        """A place that is only kept goes to who waits for it, at once."""
+        (permit,) = self.granted(self.ask(self.one, a=1))
+        permit.release()
+        (others,) = self.granted(self.ask(self.other, a=1))
+        mine = self.granted(self.ask(self.one, a=1))
+        self.assertEqual((mine, others.contested), ([], True))
+
+    def test_kept_under_another_limit(self) -> None:
+        """Where the limit has changed, what was kept under the old one is given back."""
+        permits = [self.granted(self.ask(self.one, a=2))[0] for _ in range(2)]
+        for permit in permits:
+            permit.release()
+        self.assertEqual(len(self.granted(self.ask(self.one, a=1))), 1)
+        self.assertEqual(self.table.held("a"), 1)
+
+    def test_contested_from_the_start(self) -> None:
+        """Who is given a place while others still wait knows that they do, and keeps it no longer
+        than needed."""
+        (first,) = self.granted(self.ask(self.one, a=1))
+        second = self.ask(self.other, a=1)
+        self.carry()
+        third = self.ask(self.one, a=1)
+        self.carry()
+        first.release()
+        self.carry()
+        self.assertEqual((len(second), third, second[0].contested), (1, [], True))
+        second[0].release()
+        self.assertEqual(len(self.granted(third)), 1)
 
     def test_rates(self) -> None:
         """A rate is one rate, whoever asks."""

@@ -41,7 +41,7 @@ class Worker:
         self._reactor = reactor
         self._stopping = False
         self._channel = Channel(self._received, self._abandoned)
-        self._limits = RemoteLimits(lambda message: self._channel.send("limits", message))
+        self._limits = RemoteLimits(reactor, lambda message: self._channel.send("limits", message))
         self._trace = ForwardedTrace(reactor.seconds, self._forward)
         self._informed: Deferred[None] = Deferred()
         self.node = Node(
