@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from benchmarks.calls_in import DIALOGUES, WayIn
+from benchmarks.calls_out import LOADS, WayOut
 from benchmarks.counting import Way, cost
 
 
@@ -22,6 +23,8 @@ def ways(directory: Path, size: int) -> Iterator[Way]:
     """Everything that is measured, one after the other."""
     for number, dialogue in enumerate(DIALOGUES):
         yield WayIn(directory / f"in-{number}", dialogue, size)
+    for number, load in enumerate(LOADS):
+        yield WayOut(directory / f"out-{number}", load, size)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.smtp.settings import ListenerSettings
 from kumotwist.spool import SpoolSettings, SQLiteSpool
 
-__all__ = ["DIALOGUES", "Dialogue", "WayIn"]
+__all__ = ["DIALOGUES", "Dialogue", "Later", "WayIn"]
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ DIALOGUES: tuple[Dialogue, ...] = (
 )  # fmt: skip
 
 
-class _Later:
+class Later:
     """A worker without a thread: does its jobs when it is told to."""
 
     def __init__(self) -> None:
@@ -126,7 +126,7 @@ class WayIn:
         self._message = [*envelope, *(body[at : at + 65536] for at in range(0, len(body), 65536))]
         self._clock = Clock()
         self._clock.advance(1.8e9)
-        self._worker = _Later()
+        self._worker = Later()
         self._stored: list[QueuedMessage] = []
         self._factory = self._listener(directory)
         self._sessions: list[tuple[Any, _Client]] = []
