@@ -96,7 +96,8 @@ class ISpool(Interface):
     """Where accepted messages are kept until their fate is decided.
 
     A Deferred of C{store}, C{update} or C{remove} fires after what was asked is on disk; calls
-    that are made while a commit is under way share the next one (group commit). All methods are
+    that are made while a commit is under way share the next one (group commit). Updates and
+    removals may be kept back for a moment, to share the commit of a store. All methods are
     called from the reactor's thread and fire there. Cancelling a Deferred takes nothing back.
     What is asked of a spool that is not open fails with L{kumotwist.spool.SpoolClosedError}.
     """

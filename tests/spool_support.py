@@ -74,12 +74,17 @@ def make_spool(
     *,
     disk: Disk | None = None,
     make_worker: Callable[[str], Any] = lambda name: InlineWorker(),
+    linger: float = 0.0,
     **settings: Any,
 ) -> SQLiteSpool:
-    """A real spool without threads: a commit happens when the clock is advanced."""
+    """A real spool without threads: a commit happens when the clock is advanced.
+
+    @param linger: how long removals and updates wait for a store; if not at all, they are
+        committed at once.
+    """
     values = {"large_body_threshold": THRESHOLD, "segment_size": SEGMENT_SIZE, **settings}
     return SQLiteSpool(
-        clock, SpoolSettings(path=path, **values), make_worker=make_worker, disk=disk
+        clock, SpoolSettings(path=path, **values), make_worker=make_worker, disk=disk, linger=linger
     )
 
 

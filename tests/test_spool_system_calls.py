@@ -8,11 +8,13 @@ import platform
 import shutil
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.spool import SQLiteSpool
+from kumotwist.spool.gathering import LINGER
 from kumotwist.spool.sqlite_spool import SHRINK_DELAY, SHRINK_INTERVAL
 from tests.spool_support import LARGE, SMALL, make_message, make_spool
 from tests.torture.stopping import Files, watch_system_calls
@@ -41,10 +43,15 @@ class SystemCallTests(SynchronousTestCase):
     def store_and_remove(self) -> None:
         """What the child does: a burst of which a few stay, so that they move, and a second one."""
         clock = Clock()
-        spool = make_spool(clock, str(self.path))
+        spool = make_spool(clock, str(self.path), linger=LINGER)
         spool.open()
         for number, message in enumerate(self.messages):
+            if number == 16:
+                riding = self.ask_to_remove(spool, [13])
             self.store(clock, spool, number, message)
+            if number == 16:
+                self.successResultOf(riding)
+                self.board[13] = ord("R")
             if number == 14:
                 self.remove(clock, spool, [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12])
                 clock.advance(SHRINK_DELAY)
@@ -60,12 +67,16 @@ class SystemCallTests(SynchronousTestCase):
         self.successResultOf(stored)
         self.board[number] = ord("S")
 
-    def remove(self, clock: Clock, spool: SQLiteSpool, numbers: list[int]) -> None:
-        """Remove some, and say so on the board."""
+    def ask_to_remove(self, spool: SQLiteSpool, numbers: list[int]) -> Deferred[None]:
+        """Ask that some be removed, and say so on the board."""
         for number in numbers:
             self.board[number] = ord("r")
-        removed = spool.remove([self.messages[number] for number in numbers])
-        clock.advance(0)
+        return spool.remove([self.messages[number] for number in numbers])
+
+    def remove(self, clock: Clock, spool: SQLiteSpool, numbers: list[int]) -> None:
+        """Remove some while there is nothing to store, and say so on the board."""
+        removed = self.ask_to_remove(spool, numbers)
+        clock.advance(LINGER)
         self.successResultOf(removed)
         for number in numbers:
             self.board[number] = ord("R")

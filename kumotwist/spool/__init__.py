@@ -16,7 +16,8 @@ the last reference. Whatever moment a crash picks, all it leaves is octets nobod
 
 Group commit: what is asked of the spool in a turn of the reactor, or while a commit is under way,
 shares the next commit. Alone, a message costs one C{fsync} (two if it is large); under load many
-cost one, and removals and new due times ride along.
+cost one. Removals and new due times ride along with the next message that is stored; when none
+comes for a tenth of a second they are committed alone.
 
 When the disk is full or broken: stores fail, and nothing of them is kept. Updates and removals are
 kept in memory, the latest for each message, and tried again every second until they succeed.
@@ -27,9 +28,9 @@ The modules: L{sqlite_spool<kumotwist.spool.sqlite_spool>} is what the reactor's
 C{worker} the threads; C{storage} what the writer's thread does in a commit, with C{database} (all
 SQL), C{segments} (with C{appender}, C{bodies} and C{survivors}) and C{ownership} (the directory and
 its lock); C{reader} the other connection; C{records} messages as rows with checksums; C{changes}
-what passes between the threads; C{refusals} what is logged of a full disk. C{survey} reads a spool
-as it is, damage included, and C{inspection} and C{repair} (with C{salvage} and C{set_aside}) are
-what C{kumo spool check} does.
+what passes between the threads; C{gathering} when a commit begins; C{refusals} what is logged of a
+full disk. C{survey} reads a spool as it is, damage included, and C{inspection} and C{repair} (with
+C{salvage} and C{set_aside}) are what C{kumo spool check} does.
 """
 
 from kumotwist.spool.disk import Disk

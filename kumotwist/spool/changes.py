@@ -51,6 +51,9 @@ class Changes:
     def __bool__(self) -> bool:
         return bool(self.updates or self.removals or self.waiting)
 
+    def __len__(self) -> int:
+        return len(self.updates) + len(self.removals)
+
     def update(self, row: MessageRow) -> None:
         """Note the latest state of a message, unless it is to be removed."""
         if row[1] not in self.removals:

@@ -22,6 +22,7 @@ from kumotwist.spool.errors import (
     UnstorableMessageError,
     as_spool_error,
 )
+from kumotwist.spool.gathering import LINGER, Gathering
 from kumotwist.spool.reader import Cursor, Page, SpoolReader
 from kumotwist.spool.records import message_id, row_of
 from kumotwist.spool.refusals import RefusalLog
@@ -43,6 +44,9 @@ RETRY_INTERVAL = 1.0
 #: Seconds without anything to commit after which unused space is given back, and between two steps.
 SHRINK_DELAY = 1.0
 SHRINK_INTERVAL = 0.05
+
+# Updates and removals that are committed without waiting for a store.
+_MOST_CHANGES = 500
 
 # How often that waits for a quiet moment; then a step is taken between two commits.
 _SHRINK_PATIENCE = 10
@@ -96,6 +100,7 @@ class SQLiteSpool:
         *,
         make_worker: Callable[[str], Worker] | None = None,
         disk: Disk | None = None,
+        linger: float = LINGER,
     ) -> None:
         """
         @param reactor: for timers, and for threads unless C{make_worker} is given.
@@ -103,6 +108,7 @@ class SQLiteSpool:
         @param make_worker: makes the two that do the blocking work, by their names; threads if
             absent.
         @param disk: the system calls on segment files.
+        @param linger: seconds that updates and removals wait for a store to be committed with.
         """
         if settings.path is None:
             raise ValueError("a spool needs a path")
@@ -123,8 +129,8 @@ class SQLiteSpool:
         self._stores: list[Store] = []
         self._changes = Changes()
         self._committing = False
-        self._commit_call: IDelayedCall | None = None
-        self._commit_due = 0.0
+        self._gathering = Gathering(reactor, self._begin_commit)
+        self._linger = linger
         self._after_commit: list[Deferred[None]] = []
         self._after_transition: list[Deferred[None]] = []
         self._uncommitted: dict[int, bytes] = {}
@@ -213,10 +219,10 @@ class SQLiteSpool:
         _fire(self._after_transition)
 
     def _cancel_calls(self) -> None:
-        for call in (self._commit_call, self._shrink_call):
-            if call is not None and call.active():
-                call.cancel()
-        self._commit_call = self._shrink_call = None
+        self._gathering.stop()
+        if self._shrink_call is not None:
+            self._shrink_call.cancel()
+            self._shrink_call = None
 
     def _closed(self) -> SpoolClosedError:
         return SpoolClosedError(f"the spool {self._storage.path} is not open")
@@ -296,25 +302,25 @@ class SQLiteSpool:
     # -- committing ------------------------------------------------------------------------------
 
     def _schedule_commit(self) -> None:
-        """Commit at the end of this turn of the reactor, with whatever else it brings.
+        """Have what has been asked committed: L{kumotwist.spool.gathering} says when.
 
         While a commit is under way the next one waits for it, and while nothing can be written for
-        the retry: that is the whole of the group commit.
+        the retry.
         """
         if self._committing:
             return
-        call = self._commit_call
-        if call is not None:
-            if self._commit_due <= self._reactor.seconds() + 2 * RETRY_INTERVAL:
-                return
-            # The clock has been set back: nobody must wait until it has come so far again.
-            call.cancel()
-        delay = 0 if self.writable else RETRY_INTERVAL
-        self._commit_due = self._reactor.seconds() + delay
-        self._commit_call = self._reactor.callLater(delay, self._commit)
+        if not self.writable:
+            self._gathering.within(RETRY_INTERVAL)
+        elif self._stores or len(self._changes) >= _MOST_CHANGES or not self._linger:
+            self._gathering.soon()
+        else:
+            self._gathering.within(self._linger)
+
+    def _begin_commit(self) -> None:
+        if not self._committing and (self._stores or self._changes or not self.writable):
+            self._commit()
 
     def _commit(self) -> None:
-        self._commit_call = None
         self._committing = True
         stores, self._stores = self._stores, []
         changes, self._changes = self._changes, Changes()
@@ -360,6 +366,7 @@ class SQLiteSpool:
         if writable == self.writable:
             return
         self.writable = writable
+        self._gathering.stop()
         if writable:
             self._log.info("the spool {path} can be written again", path=self._storage.path)
         else:
@@ -382,7 +389,7 @@ class SQLiteSpool:
 
     def _shrink(self) -> None:
         self._shrink_call = None
-        busy = self._committing or self._commit_call is not None
+        busy = self._committing or self._gathering.imminent
         if not self.writable or (busy and self._shrink_delays < _SHRINK_PATIENCE):
             self._shrink_delays += 1
             self._shrink_call = self._reactor.callLater(SHRINK_DELAY, self._shrink)
@@ -431,6 +438,8 @@ class SQLiteSpool:
     ) -> int:
         try:
             while self._committing or self._stores or self._changes:
+                if self.writable and not self._committing:
+                    self._gathering.soon()
                 await self._next_commit()
             touched.clear()
             count = fresh = 0
