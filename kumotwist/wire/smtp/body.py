@@ -78,17 +78,20 @@ class BodyReader:
             ended: then all of them do.
         """
         tail = self._tail
-        # An end that lies across the seam comes before any that lies behind it.
-        at = self._find_end(tail + data[:4], len(tail) + 2)
-        if at >= 0:
-            at -= len(tail)
-        else:
-            at = self._find_end(data, len(data))
-            if at < 0:
-                self._keep(data)
-                self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
-                return -1
-        self._cut(data, at + 2)
+        # The line end in front of the message can be part of a seam with a dot only.
+        if self.size or data.startswith(b"."):
+            # An end that lies across the seam comes before any that lies behind it.
+            at = self._find_end(tail + data[:4], len(tail) + 2)
+            if at >= 0:
+                at -= len(tail)
+                self._cut(data, at + 2)
+                return at + 5
+        at = self._find_end(data, len(data))
+        if at < 0:
+            self._keep(data)
+            self._tail = data[-4:] if len(data) >= 4 else (tail + data)[-4:]
+            return -1
+        self._keep(data[: at + 2])
         return at + 5
 
     def _find_end(self, data: bytes, limit: int) -> int:
@@ -116,7 +119,7 @@ class BodyReader:
             self._refuse_size()
 
     def _cut(self, data: bytes, end: int) -> None:
-        """Keep the last segment's octets before C{end}, which may lie before its beginning."""
+        """Keep the octets before C{end}, which may lie before the beginning of the last segment."""
         if end > 0:
             self._keep(data[:end])
         elif end < 0:
@@ -138,7 +141,7 @@ class BodyReader:
         if self._refusal is not None:
             return self._refusal
         parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        body = b"".join(parts)  # of one part no copy is made
         self._parts = []
         self.size = 0
         if self._dotted:

@@ -15,6 +15,7 @@ from kumotwist.wire.smtp.dsn import parse_envid, parse_notify, parse_orcpt, pars
 from kumotwist.wire.smtp.events import Recipient, Transaction
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.syntax import (
+    PLAIN_PATH,
     CommandSyntaxError,
     decode_xtext,
     parse_mailbox,
@@ -25,7 +26,23 @@ from kumotwist.wire.smtp.syntax import (
 if TYPE_CHECKING:
     from kumotwist.wire.smtp.server_options import ServerOptions
 
-__all__ = ["CommandRefusedError", "read_hello", "read_line", "read_mail", "read_recipient"]
+__all__ = [
+    "ORDINARY",
+    "CommandRefusedError",
+    "read_hello",
+    "read_line",
+    "read_mail",
+    "read_recipient",
+    "recipient_path",
+    "sender_path",
+]
+
+#: MAIL, RCPT and DATA as nearly all clients say them, so that they are read in one step. Its groups
+#: are what L{sender_path} and L{recipient_path} would make of it: the address, and what follows the
+#: path; the first one is the verb, and L{None} for DATA.
+ORDINARY = re.compile(
+    rf"(MAIL FROM|RCPT TO):{PLAIN_PATH}((?: SIZE=[0-9]{{1,20}})?)\r\n|DATA\r\n".encode()
+)
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SIZE = re.compile(r"[0-9]{1,20}")
@@ -81,24 +98,36 @@ def read_hello(argument: str) -> str:
     return argument
 
 
-def read_mail(argument: str, options: ServerOptions, *, tls: bool = False) -> Transaction:
-    """The argument of MAIL: C{FROM:<address>} and parameters.
+def sender_path(argument: str) -> tuple[str, str]:
+    """The path in the argument of MAIL: C{FROM:<address>} and parameters.
 
     One space behind the colon is let through, because many clients send it.
 
     @param argument: what follows C{MAIL} and its space.
-    @param options: what is offered, and the largest message that will be taken.
-    @param tls: whether the connection is encrypted.
-    @raise CommandRefusedError: if it cannot be obeyed.
+    @return: the address without its brackets, and what follows the path.
+    @raise CommandRefusedError: if there is no path.
     """
     if argument[:5].upper() != "FROM:":
         raise CommandRefusedError(Reply.of(501, "5.5.4", "the syntax is MAIL FROM:<address>"))
     start = 6 if argument[5:6] == " " else 5
     try:
-        sender, rest = parse_path(argument[start:], null=True)
+        return parse_path(argument[start:], null=True)
     except CommandSyntaxError as error:
         raise CommandRefusedError(Reply.of(501, "5.1.7", str(error))) from None
-    parameters = _read_parameters(rest) if rest else {}
+
+
+def read_mail(path: tuple[str, str], options: ServerOptions, *, tls: bool = False) -> Transaction:
+    """What MAIL opens.
+
+    @param path: the sender, and its parameters; see L{sender_path}.
+    @param options: what is offered, and the largest message that will be taken.
+    @param tls: whether the connection is encrypted.
+    @raise CommandRefusedError: if it cannot be obeyed.
+    """
+    sender, rest = path
+    if not rest and sender.isascii():  # as most are
+        return Transaction(sender, {}, [])
+    parameters = _read_parameters(rest)
     for keyword, value in parameters.items():
         if keyword == "AUTH" and options.offers_auth(tls=tls):
             _check_submitter(value)
@@ -108,7 +137,7 @@ def read_mail(argument: str, options: ServerOptions, *, tls: bool = False) -> Tr
             _check_mail_parameter(keyword, value, options)
     if "SMTPUTF8" not in parameters and not sender.isascii():
         raise CommandRefusedError(_NOT_ASCII)
-    return Transaction(sender, parameters)
+    return Transaction(sender, parameters, [])
 
 
 def _read_parameters(text: str) -> dict[str, str | None]:
@@ -171,23 +200,35 @@ def _refuse_parameter(verb: str, keyword: str) -> None:
     )
 
 
-def read_recipient(argument: str, *, utf8: bool) -> Recipient:
-    """The argument of RCPT: C{TO:<address>} and parameters, those of RFC 3461.
+def recipient_path(argument: str) -> tuple[str, str]:
+    """The path in the argument of RCPT: C{TO:<address>} and parameters.
 
     @param argument: what follows C{RCPT} and its space.
-    @param utf8: whether MAIL had the SMTPUTF8 parameter (RFC 6531, 3.4).
-    @raise CommandRefusedError: if it cannot be obeyed.
+    @return: the address without its brackets, and what follows the path.
+    @raise CommandRefusedError: if there is no path.
     """
     if argument[:3].upper() != "TO:":
         raise CommandRefusedError(Reply.of(501, "5.5.4", "the syntax is RCPT TO:<address>"))
     start = 4 if argument[3:4] == " " else 3
     try:
-        address, rest = parse_path(argument[start:])
+        return parse_path(argument[start:])
     except CommandSyntaxError as error:
         raise CommandRefusedError(Reply.of(501, "5.1.3", str(error))) from None
+
+
+def read_recipient(path: tuple[str, str], *, utf8: bool) -> Recipient:
+    """What RCPT names.
+
+    @param path: the recipient, and its parameters, those of RFC 3461; see L{recipient_path}.
+    @param utf8: whether MAIL had the SMTPUTF8 parameter (RFC 6531, 3.4).
+    @raise CommandRefusedError: if it cannot be obeyed.
+    """
+    address, rest = path
     if not utf8 and not address.isascii():
         raise CommandRefusedError(_NOT_ASCII)
-    parameters = _read_parameters(rest) if rest else {}
+    if not rest:
+        return Recipient(address, {})
+    parameters = _read_parameters(rest)
     for keyword, value in parameters.items():
         if keyword in _DSN_OF_RCPT:
             _check_dsn(_DSN_OF_RCPT[keyword], value)

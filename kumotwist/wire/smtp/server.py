@@ -12,8 +12,8 @@ the owner's own mistakes raise L{kumotwist.wire.errors.LocalProtocolError}.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
 
 from kumotwist.wire.errors import LocalProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
@@ -21,11 +21,14 @@ from kumotwist.wire.smtp import server_replies as say
 from kumotwist.wire.smtp.body import BodyReader
 from kumotwist.wire.smtp.chunks import ChunkDialogue
 from kumotwist.wire.smtp.commands import (
+    ORDINARY,
     CommandRefusedError,
     read_hello,
     read_line,
     read_mail,
     read_recipient,
+    recipient_path,
+    sender_path,
 )
 from kumotwist.wire.smtp.events import (
     PAUSED,
@@ -49,15 +52,15 @@ from kumotwist.wire.smtp.events import (
     XClient,
 )
 from kumotwist.wire.smtp.replies import Reply, one_line
-from kumotwist.wire.smtp.server_input import ServerInput
 from kumotwist.wire.smtp.server_login import LoginDialogue
 from kumotwist.wire.smtp.server_options import ServerOptions
+from kumotwist.wire.smtp.server_state import SETTLE, ServerState
 from kumotwist.wire.smtp.xclient import read_xclient
 
 __all__ = ["SMTPServer", "ServerOptions"]
 
 
-class SMTPServer:
+class SMTPServer(ServerState):
     """One session.
 
     @param options: what it has in common with the listener's other sessions.
@@ -65,57 +68,13 @@ class SMTPServer:
     @param tls: whether the connection is encrypted from its beginning.
     """
 
-    def __init__(
-        self, options: ServerOptions, *, starttls: bool = False, tls: bool = False
-    ) -> None:
-        self._options = options
-        self._can_start_tls = starttls
-        self._tls = tls
-        self._input = ServerInput()
-        self._owed: Event | None = None
-        self._body: BodyReader | None = None
-        self._chunks = ChunkDialogue(options)
-        self._greeted = False
-        self._login = LoginDialogue(options)
-        self._bad = 0
-        self._idle = 0
-        self._messages = 0
-        #: The transaction under way; L{None} between transactions.
-        self.transaction: Transaction | None = None
-        #: Whether the session is over: nothing more is read, and the connection is to be closed.
-        self.closed = False
+    __slots__ = ()
 
     # -- what the owner asks and tells ---------------------------------------------------------
 
-    @property
-    def owes_answer(self) -> bool:
-        """Whether the last event has not been answered yet."""
-        return self._owed is not None
-
-    @property
-    def unread(self) -> int:
-        """Octets that have arrived and that no event has been made of."""
-        return len(self._input)
-
-    @property
-    def in_body(self) -> bool:
-        """Whether what comes next is part of a message, not a command."""
-        return self._body is not None or self._chunks.present is not None
-
-    @property
-    def receiving(self) -> bool:
-        """Whether a message has begun and not ended; there may be commands between its chunks."""
-        return (self._body or self._chunks.message or self._chunks.present) is not None
-
-    @property
-    def body_octets(self) -> int:
-        """Octets of the message being received that are held in memory."""
-        body = self._chunks.message or self._body
-        return 0 if body is None else body.held
-
     def greeting(self) -> bytes:
         """The octets that open the session."""
-        return say.wire_form(self._options.greeting())
+        return self._options.opening
 
     def receive_data(self, data: bytes) -> None:
         """Take octets from the client, of any number, cut anywhere.
@@ -124,7 +83,11 @@ class SMTPServer:
         """
         if self.closed:
             return
-        self._input.append(data)
+        waiting = self._input
+        if waiting.buffer:
+            waiting.append(data)
+        else:  # as nearly always: nothing was left over
+            waiting.buffer = data
 
     def next_event(self) -> Event | NeedData | Paused:
         """The next event, which must be answered before there is another one.
@@ -135,10 +98,12 @@ class SMTPServer:
             return PAUSED
         if not self._input.buffer:
             return NEED_DATA
-        if self._chunks.present is not None:
-            event = self._next_in_chunk()
+        if self._body is not None:
+            event = self._next_in_body(self._body)
+        elif self._chunks is not None and self._chunks.present is not None:
+            event = self._next_in_chunk(self._chunks)
         else:
-            event = self._next_command() if self._body is None else self._next_in_body()
+            event = self._next_command()
         if event is None:
             return NEED_DATA
         self._owed = event
@@ -162,20 +127,19 @@ class SMTPServer:
         if code == 334 and kind not in (Auth, AuthResponse):
             raise LocalProtocolError("334 answers AUTH only")
         self._owed = None
-        settle = _SETTLE.get(kind)
-        if settle is not None:
-            settle(self, event, reply)
+        if kind in SETTLE:
+            SETTLE[kind](self, event, reply)
         if code == 421:
             self.stop()
         # Our own are few and are said again and again; what a message got is said once.
-        return say.wire_form(reply) if reply is event.reply else say.new_wire_form(reply)
+        return say.new_wire_form(reply) if kind is MessageReceived else say.wire_form(reply)
 
     def refuse_body(self, reply: Reply) -> None:
         """Forget the message being received, at once, and refuse it when it has ended.
 
         @raise LocalProtocolError: if no message is being received.
         """
-        body = self._chunks.message or self._body
+        body = self._message
         if body is None:
             raise LocalProtocolError("no message is being received")
         body.refuse(reply)
@@ -191,27 +155,11 @@ class SMTPServer:
         self._input.clear()
         return data
 
-    def stop(self) -> None:
-        """End the session without a word, and forget all that was received."""
-        self.closed = True
-        self._owed = None
-        self._input.clear()
-        self._body = None
-        self._chunks.present = None
-        self._forget()
-
-    def _forget(self) -> None:
-        """The transaction is over."""
-        self._chunks.forget()
-        self.transaction = None
-
     # -- input to events ---------------------------------------------------------------------
 
-    def _next_in_body(self) -> Event | None:
+    def _next_in_body(self, body: BodyReader) -> Event | None:
         """Read on in the message."""
-        body = self._body
         transaction = self.transaction
-        assert body is not None
         assert transaction is not None
         used = body.feed(self._input.peek())
         if used < 0:
@@ -229,13 +177,15 @@ class SMTPServer:
         transaction.body = message
         return MessageReceived(transaction, say.OK_MESSAGE, command)
 
-    def _next_in_chunk(self) -> Event | None:
+    def _next_in_chunk(self, chunks: ChunkDialogue) -> Event | None:
         """Read on in a chunk."""
-        chunk = self._chunks.feed(self._input)
+        chunk = chunks.feed(self._input)
         if chunk is None:
             return None
-        transaction, command, refusal = self.transaction, self._chunks.command, chunk.refusal
-        if chunk is not self._chunks.message or transaction is None:
+        transaction, command, refusal = self.transaction, chunks.command, chunk.refusal
+        if chunk is not chunks.message or transaction is None:
+            if chunks.message is None:
+                self._chunks = None
             return self._out_of_order(refusal or say.NO_SENDER, command)
         if chunk.last:
             return self._whole(transaction, chunk.finish(), command)
@@ -246,14 +196,21 @@ class SMTPServer:
 
     def _next_command(self) -> Event | None:
         """Read one line."""
+        login = self._login
+        answers = login is not None and login.in_progress  # a challenge of AUTH
+        if not answers:
+            found = self._input.next_match(ORDINARY)
+            if found is not None:
+                return self._read_ordinary(found)
         line = self._input.next_line()
         if line is None:
             return None
+        if login is not None and answers:
+            if not isinstance(line, Reply):
+                return self._read_auth_response(login, line)
+            login.in_progress = False
         if isinstance(line, Reply):
-            self._login.in_progress = False
             return BadCommand(line, "") if line.code == 421 else self._bad_command(line, "")
-        if self._login.in_progress:
-            return self._read_auth_response(line)
         try:
             text = read_line(line)
         except CommandRefusedError as error:
@@ -261,9 +218,22 @@ class SMTPServer:
         verb, _, argument = text.partition(" ")
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
-            return self._bad_command(say.unknown(verb), "" if self._login.begun else text)
+            return self._bad_command(say.unknown(verb), "" if self._login else text)
         try:
             return read(self, argument, text)
+        except CommandRefusedError as error:
+            return self._bad_command(error.reply, text)
+
+    def _read_ordinary(self, found: re.Match[bytes]) -> Event:
+        """Read what L{ORDINARY} fits; the rules are those of any other command."""
+        text = str(found[0][:-2], "ascii")
+        verb = found[1]
+        if verb is None:
+            return self._read_data("", text)
+        path = str(found[2], "ascii"), str(found[3], "ascii")
+        read = self._read_mail if verb == b"MAIL FROM" else self._read_rcpt
+        try:
+            return read("", text, path)
         except CommandRefusedError as error:
             return self._bad_command(error.reply, text)
 
@@ -275,7 +245,7 @@ class SMTPServer:
 
     def _shown(self, line: bytes) -> str:
         """A line that cannot be read, for the record: nothing of one that may hold a password."""
-        if self._login.begun or line[:4].upper() == b"AUTH":
+        if self._login or line[:4].upper() == b"AUTH":
             return ""
         return one_line(line.decode("utf-8", "backslashreplace"))
 
@@ -302,27 +272,28 @@ class SMTPServer:
         reply = Reply(250, None, (self._options.hostname,))
         return Hello(domain, False, self._unless_idle(reply), text)
 
-    def _read_mail(self, argument: str, text: str) -> Event:
+    def _read_mail(self, argument: str, text: str, path: tuple[str, str] | None = None) -> Event:
         if not self._greeted:
             return self._out_of_order(say.NO_HELLO, text)
         if self.transaction is not None:
             return self._out_of_order(say.NESTED, text)
         if self._options.require_tls and not self._tls:
             return self._out_of_order(say.TLS_NEEDED, text)
-        if self._options.require_auth and not self._login.authenticated:
-            return self._out_of_order(self._login.needed(tls=self._tls), text)
+        if self._options.require_auth and not (self._login and self._login.authenticated):
+            return self._out_of_order(self._options.login_needed(tls=self._tls), text)
         if self._messages >= self._options.max_messages:
             return BadCommand(say.NO_MORE_SENDERS, text)
-        transaction = read_mail(argument, self._options, tls=self._tls)
+        transaction = read_mail(path or sender_path(argument), self._options, tls=self._tls)
         return Mail(transaction, self._unless_idle(say.OK_SENDER), text)
 
-    def _read_rcpt(self, argument: str, text: str) -> Event:
+    def _read_rcpt(self, argument: str, text: str, path: tuple[str, str] | None = None) -> Event:
         transaction = self.transaction
         if transaction is None:
             return self._out_of_order(say.NO_SENDER, text)
-        if self._chunks.message is not None:
+        if self._chunks is not None:
             return self._out_of_order(say.IN_CHUNKS, text)
-        recipient = read_recipient(argument, utf8="SMTPUTF8" in transaction.parameters)
+        utf8 = "SMTPUTF8" in transaction.parameters
+        recipient = read_recipient(path or recipient_path(argument), utf8=utf8)
         if len(transaction.recipients) >= self._options.max_recipients:
             return self._out_of_order(say.TOO_MANY_RECIPIENTS, text)
         return Rcpt(transaction, recipient, self._unless_idle(say.OK_RECIPIENT), text)
@@ -333,7 +304,7 @@ class SMTPServer:
         transaction = self.transaction
         if transaction is None:
             return self._out_of_order(say.NO_SENDER, text)
-        if self._chunks.message is not None:
+        if self._chunks is not None:
             return self._out_of_order(say.IN_CHUNKS, text)
         if not transaction.recipients:
             return self._out_of_order(say.NO_RECIPIENTS, text)
@@ -347,8 +318,10 @@ class SMTPServer:
         if transaction is None or not transaction.recipients:
             refusal = say.NO_SENDER if transaction is None else say.NO_RECIPIENTS
         binary = transaction is not None and transaction.binary
-        self._chunks.read_command(argument, text, refusal, binary=binary)
-        return self._next_in_chunk()
+        chunks = self._chunks or ChunkDialogue(self._options)
+        chunks.read_command(argument, text, refusal, binary=binary)
+        self._chunks = chunks
+        return self._next_in_chunk(chunks)
 
     def _read_rset(self, argument: str, text: str) -> Event:
         if argument:
@@ -379,8 +352,7 @@ class SMTPServer:
         return StartTLS(say.START_TLS, text)
 
     def _read_auth(self, argument: str, text: str) -> Event:
-        login = self._login
-        login.begun = True
+        login = self._login = self._login or LoginDialogue(self._options)
         refusal = login.refusal(
             greeted=self._greeted, tls=self._tls, in_mail=self.transaction is not None
         )
@@ -391,9 +363,9 @@ class SMTPServer:
         except CommandRefusedError as error:
             return self._bad_command(error.reply, "AUTH")
 
-    def _read_auth_response(self, line: bytes) -> Event:
+    def _read_auth_response(self, login: LoginDialogue, line: bytes) -> Event:
         try:
-            return self._login.read_response(line)
+            return login.read_response(line)
         except CommandRefusedError as error:
             return self._bad_command(error.reply, "AUTH")
 
@@ -407,61 +379,7 @@ class SMTPServer:
     def _read_quit(self, argument: str, text: str) -> Event:
         if argument:
             return self._bad_command(say.NO_ARGUMENTS, text)
-        return Quit(Reply.of(221, "2.0.0", f"{self._options.hostname} goodbye"), text)
-
-    # -- what an answer changes --------------------------------------------------------------
-
-    def _settle_hello(self, event: Hello, reply: Reply) -> None:
-        if reply.is_positive:
-            self._greeted = True
-            self._forget()
-
-    def _settle_mail(self, event: Mail, reply: Reply) -> None:
-        if reply.code < 400:
-            self._messages += 1
-            self.transaction = event.transaction
-
-    def _settle_rcpt(self, event: Rcpt, reply: Reply) -> None:
-        if reply.code < 400:
-            event.transaction.recipients.append(event.recipient)
-
-    def _settle_data(self, event: DataBegin, reply: Reply) -> None:
-        if reply.is_positive and reply.code != 354:
-            raise LocalProtocolError(f"{reply.code} does not answer DATA")
-        if reply.code == 354:
-            options = self._options
-            self._body = BodyReader(
-                options.max_message_size, options.line_endings, options.line_length_limit
-            )
-
-    def _settle_message(self, event: MessageReceived, reply: Reply) -> None:
-        self._forget()
-        if reply.is_positive:
-            self._bad = self._idle = 0
-
-    def _settle_end(self, event: MessageRefused | Reset, reply: Reply) -> None:
-        self._forget()
-
-    def _settle_auth(self, event: Auth | AuthResponse, reply: Reply) -> None:
-        self._login.settle(reply)
-
-    def _settle_starttls(self, event: StartTLS, reply: Reply) -> None:
-        if not reply.is_positive:
-            return
-        # RFC 3207, 4.2: nothing survives that was said in clear, or put into the same segment.
-        self._input.clear()
-        self._greeted = False
-        self._forget()
-        self._login.authenticated = False
-        self._tls = True
-
-    def _settle_xclient(self, event: XClient, reply: Reply) -> None:
-        if reply.is_positive:
-            self._greeted = False
-            self._login = LoginDialogue(self._options)
-
-    def _settle_quit(self, event: Quit, reply: Reply) -> None:
-        self.stop()
+        return Quit(self._options.farewell, text)
 
 
 _COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event | None]] = {
@@ -480,19 +398,4 @@ _COMMANDS: dict[str, Callable[[SMTPServer, str, str], Event | None]] = {
     "AUTH": SMTPServer._read_auth,
     "XCLIENT": SMTPServer._read_xclient,
     "QUIT": SMTPServer._read_quit,
-}
-
-_SETTLE: dict[type, Callable[[Any, Any, Reply], None]] = {
-    Hello: SMTPServer._settle_hello,
-    Mail: SMTPServer._settle_mail,
-    Rcpt: SMTPServer._settle_rcpt,
-    DataBegin: SMTPServer._settle_data,
-    MessageReceived: SMTPServer._settle_message,
-    MessageRefused: SMTPServer._settle_end,
-    Reset: SMTPServer._settle_end,
-    StartTLS: SMTPServer._settle_starttls,
-    Auth: SMTPServer._settle_auth,
-    AuthResponse: SMTPServer._settle_auth,
-    XClient: SMTPServer._settle_xclient,
-    Quit: SMTPServer._settle_quit,
 }

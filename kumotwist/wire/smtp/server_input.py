@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kumotwist.wire.smtp import server_replies as say
 from kumotwist.wire.smtp.replies import Reply
 
@@ -50,6 +52,23 @@ class ServerInput:
         """Forget all of them."""
         self.buffer = b""
         self._offset = 0
+
+    def next_match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Read what a pattern fits, if it fits what comes next.
+
+        @param pattern: of whole lines that are not too long.
+        """
+        if self._endless:
+            return None
+        buffer = self.buffer
+        found = pattern.match(buffer, self._offset)
+        if found is not None:
+            end = found.end()
+            if end == len(buffer):
+                self.buffer = b""
+                end = 0
+            self._offset = end
+        return found
 
     def next_line(self) -> bytes | Reply | None:
         """Read one line; only CRLF ends it.

@@ -16,24 +16,20 @@ __all__ = ["LoginDialogue"]
 class LoginDialogue:
     """Reads AUTH and the lines that answer its challenges; no event shows what they say.
 
+    It is made when AUTH is first said. From then on what looks like a mistyped command may be a
+    password: a client that does not wait for the answer sends it whatever that is.
+
     @ivar authenticated: whether the client has logged in.
     @ivar in_progress: whether the next line answers a challenge.
-    @ivar begun: whether AUTH was ever said. From then on what looks like a mistyped command may be
-        a password: a client that does not wait for the answer sends it whatever that is.
     """
 
-    __slots__ = ("_failures", "_options", "authenticated", "begun", "in_progress")
+    __slots__ = ("_failures", "_options", "authenticated", "in_progress")
 
     def __init__(self, options: ServerOptions) -> None:
         self._options = options
         self._failures = 0
         self.authenticated = False
         self.in_progress = False
-        self.begun = False
-
-    def needed(self, *, tls: bool) -> Reply:
-        """That somebody has to log in first, and what for that (RFC 4954, 6)."""
-        return say.AUTH_NEEDED if self._options.offers_auth(tls=tls) else say.TLS_AND_AUTH_NEEDED
 
     def refusal(self, *, greeted: bool, tls: bool, in_mail: bool) -> Reply | None:
         """Why nobody can log in as things are (RFC 4954, 4)."""

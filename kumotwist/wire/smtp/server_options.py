@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import attrs
 
+from kumotwist.wire.smtp import server_replies as say
 from kumotwist.wire.smtp.body import LineEndings
 from kumotwist.wire.smtp.replies import Reply
 from kumotwist.wire.smtp.xclient import XCLIENT_ATTRIBUTES
@@ -55,17 +58,41 @@ class ServerOptions:
     dsn: bool = False
     requiretls: bool = False
     binarymime: bool = False
+    # What has been said after EHLO, by STARTTLS offered and TLS in use.
+    _capabilities: dict[tuple[bool, bool], tuple[str, ...]] = attrs.field(
+        factory=dict, init=False, repr=False, eq=False
+    )
 
     def greeting(self) -> Reply:
         """The opening of a session (RFC 5321, 3.1)."""
         return Reply.of(220, None, f"{self.hostname} {self.banner}".strip())
 
+    @functools.cached_property
+    def opening(self) -> bytes:
+        """The octets of the greeting."""
+        return say.wire_form(self.greeting())
+
+    @functools.cached_property
+    def farewell(self) -> Reply:
+        """The answer to QUIT."""
+        return Reply.of(221, "2.0.0", f"{self.hostname} goodbye")
+
     def offers_auth(self, *, tls: bool) -> bool:
         """Whether clients can log in as things are."""
         return bool(self.auth) and (tls or self.auth_without_tls)
 
+    def login_needed(self, *, tls: bool) -> Reply:
+        """That somebody has to log in first, and what for that (RFC 4954, 6)."""
+        return say.AUTH_NEEDED if self.offers_auth(tls=tls) else say.TLS_AND_AUTH_NEEDED
+
     def capabilities(self, *, starttls: bool, tls: bool = False) -> tuple[str, ...]:
         """The lines of the answer to EHLO behind the first (RFC 5321, 4.1.1.1; RFC 9422)."""
+        known = self._capabilities.get((starttls, tls))
+        if known is None:
+            known = self._capabilities[starttls, tls] = self._capable(starttls, tls)
+        return known
+
+    def _capable(self, starttls: bool, tls: bool) -> tuple[str, ...]:
         lines: tuple[str, ...] = (
             "PIPELINING",
             f"SIZE {self.max_message_size}",

@@ -22,6 +22,7 @@ __all__ = [
     "MAX_DOMAIN",
     "MAX_LOCAL_PART",
     "MAX_PATH",
+    "PLAIN_PATH",
     "CommandSyntaxError",
     "Mailbox",
     "ascii_domain",
@@ -54,10 +55,13 @@ _PATH = re.compile(rf"<{_ROUTE}(({_LOCAL})@({_DOMAIN}|{_LITERAL}))>")
 # What nearly all paths are, with sets that are looked up in a third of the time.
 _ASCII_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _ASCII_LABEL = r"[A-Za-z0-9]++(?:-++[A-Za-z0-9]++)*+"
-_PLAIN_PATH = re.compile(
-    rf"<(({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*+)@({_ASCII_LABEL}(?:\.{_ASCII_LABEL})*+))>"
+#: Such a path, as a pattern; its group is the address. No part of it can be too long, and its
+#: domain is no IP address.
+PLAIN_PATH = (
+    rf"<(?=[^>]{{3,62}}+>)({_ASCII_ATOM}(?:\.{_ASCII_ATOM})*+"
+    rf"@{_ASCII_LABEL}(?:\.{_ASCII_LABEL})*+)(?<![0-9])>"
 )
-_SHORT_PATH = 64
+_PLAIN_PATH = re.compile(PLAIN_PATH)
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE)
 _PARAMETER = re.compile(rf"([A-Za-z0-9][A-Za-z0-9-]*+)(?:=([!-<>-~{_WIDE}]++))?")
 
@@ -103,8 +107,8 @@ def parse_path(text: str, *, null: bool = False) -> tuple[str, str]:
     @raise CommandSyntaxError: for anything that is not a path.
     """
     match = _PLAIN_PATH.match(text)
-    if match is not None and match.end() <= _SHORT_PATH and not match[3][-1].isdigit():
-        end = match.end()  # no part can be too long
+    if match is not None:
+        end = match.end()
         return match[1], "" if end == len(text) else _after_path(text, end)
     match = _PATH.match(text)
     if match is None:
