@@ -1,8 +1,6 @@
-"""Clients and destinations for SOCKS5 servers, as cheap as Python can make them.
-
-Each runs in processes of its own, so that none of them is what is measured: short sessions by
-blocking sockets in several processes, bulk by C{sendfile} on one side and C{MSG_TRUNC}, which
-throws octets away inside the kernel, on the other.
+"""Bulk through SOCKS5 servers, as cheap as Python can make it: C{sendfile} on one side and
+C{MSG_TRUNC}, which throws octets away inside the kernel, on the other; both in processes of their
+own, so that neither of them is what is measured.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import selectors
+import select
 import signal
 import socket
 import struct
@@ -18,27 +16,37 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["banner_server", "bulk_rate", "bulk_server", "connection_rate", "socks5"]
+from attrs import define
+
+__all__ = ["BulkFigures", "bulk_rate", "bulk_server", "socks5"]
 
 _fork = multiprocessing.get_context("fork")
 
-BANNER = b"220 mx.example ESMTP\r\n"
 _PIECE = 1 << 20
 
 
-def socks5(handle: socket.socket, port: int, bind: bool = False) -> None:
+@define(frozen=True)
+class BulkFigures:
+    """What a run of the load was.
+
+    @ivar rate: octets per second.
+    @ivar octets: octets in all.
+    @ivar cpu: seconds of CPU that the reader took.
+    """
+
+    rate: float
+    octets: int
+    cpu: float
+
+
+def socks5(handle: socket.socket, port: int) -> None:
     """Ask the server on a connected socket for C{127.0.0.1:port}.
 
-    @param bind: whether to choose a source first, 127.0.0.2, as MTAs do with KumoProxy.
     @raise OSError: the server refused or closed.
     """
     handle.sendall(b"\x05\x01\x00")
     if handle.recv(2) != b"\x05\x00":
         raise OSError("no greeting")
-    if bind:
-        handle.sendall(b"\x05\x02\x00\x01\x7f\x00\x00\x02\x00\x00")
-        if handle.recv(10)[:2] != b"\x05\x00":
-            raise OSError("BIND was refused")
     handle.sendall(b"\x05\x01\x00\x01\x7f\x00\x00\x01" + struct.pack("!H", port))
     if handle.recv(10)[:2] != b"\x05\x00":
         raise OSError("refused")
@@ -59,48 +67,27 @@ def _children(number: int, work: Callable[..., None], *args: Any) -> Iterator[li
             child.join()
 
 
-# -- destinations ----------------------------------------------------------------------------------
-
-
-def _say_banner(listener: socket.socket) -> None:
-    while True:
-        handle, _ = listener.accept()
-        with contextlib.suppress(OSError):
-            handle.sendall(BANNER)
-        handle.close()
-
-
-@contextlib.contextmanager
-def banner_server() -> Iterator[int]:
-    """A destination that says a banner and closes, as a mail host does after QUIT."""
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=1024) as listener,
-        _children(2, _say_banner, listener),
-    ):
-        yield listener.getsockname()[1]
-
-
 def _send_for_ever(listener: socket.socket) -> None:
     memory = os.memfd_create("bulk")
     os.truncate(memory, _PIECE)
-    watch = selectors.DefaultSelector()
+    peers: dict[int, socket.socket] = {}
+    epoll = select.epoll()
     listener.setblocking(False)
-    watch.register(listener, selectors.EVENT_READ)
+    epoll.register(listener.fileno(), select.EPOLLIN)
     while True:
-        for key, _ in watch.select():
-            if key.fileobj is listener:
+        for number, _ in epoll.poll():
+            if number == listener.fileno():
                 handle, _ = listener.accept()
                 handle.setblocking(False)
-                watch.register(handle, selectors.EVENT_WRITE)
+                peers[handle.fileno()] = handle
+                epoll.register(handle.fileno(), select.EPOLLOUT)
                 continue
-            peer: Any = key.fileobj
             try:
-                os.sendfile(peer.fileno(), memory, 0, _PIECE)
+                os.sendfile(number, memory, 0, _PIECE)
             except BlockingIOError:
                 continue
             except OSError:
-                watch.unregister(peer)
-                peer.close()
+                peers.pop(number).close()
 
 
 @contextlib.contextmanager
@@ -113,80 +100,36 @@ def bulk_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-# -- clients ---------------------------------------------------------------------------------------
-
-
-def _short_sessions(port: int, target: int, seconds: float, bind: bool, results: Any) -> None:
-    made = failed = 0
-    end = time.monotonic() + seconds
-    address = ("127.0.0.1", port)
-    while time.monotonic() < end:
-        handle = socket.socket()
-        try:
-            handle.settimeout(10)
-            handle.connect(address)
-            socks5(handle, target, bind)
-            arrived = 0
-            while piece := handle.recv(4096):
-                arrived += len(piece)
-            if arrived == len(BANNER):
-                made += 1
-            else:
-                failed += 1
-        except OSError:
-            failed += 1
-        handle.close()
-    results.put((made, failed))
-
-
-def connection_rate(
-    port: int, target: int, seconds: float, clients: int, bind: bool = False
-) -> tuple[float, int, int]:
-    """Make sessions as fast as the server can: connect, ask, read the banner and the end.
-
-    @param port: the SOCKS5 server's.
-    @param target: the banner server's.
-    @param seconds: for so long.
-    @param clients: how many processes do it, each one session at a time.
-    @param bind: see L{socks5}.
-    @return: sessions per second, how many succeeded, how many failed.
-    """
-    results = _fork.SimpleQueue()
-    begun = time.monotonic()
-    with _children(clients, _short_sessions, port, target, seconds, bind, results):
-        found = [results.get() for _ in range(clients)]
-    taken = time.monotonic() - begun
-    made = sum(one for one, _ in found)
-    return made / taken, made, sum(failed for _, failed in found)
-
-
-def _drain(port: int, target: int, seconds: float, streams: int, results: Any) -> None:
-    watch = selectors.DefaultSelector()
+def _drain(port: int | None, target: int, seconds: float, streams: int, results: Any) -> None:
+    peers: dict[int, socket.socket] = {}
+    epoll = select.epoll()
     for _ in range(streams):
-        handle = socket.create_connection(("127.0.0.1", port), 10)
-        socks5(handle, target)
+        handle = socket.create_connection(("127.0.0.1", port or target), 10)
+        if port is not None:
+            socks5(handle, target)
         handle.setblocking(False)
-        watch.register(handle, selectors.EVENT_READ)
+        peers[handle.fileno()] = handle
+        epoll.register(handle.fileno(), select.EPOLLIN)
     nowhere = bytearray(_PIECE)
     total = 0
-    begun = time.monotonic()
+    begun, cpu = time.monotonic(), time.process_time()
     now = begun
     while now < begun + seconds:
-        for key, _ in watch.select(1):
-            peer: Any = key.fileobj
+        for number, _ in epoll.poll(1):
             with contextlib.suppress(BlockingIOError):
-                total += peer.recv_into(nowhere, _PIECE, socket.MSG_TRUNC)
+                total += peers[number].recv_into(nowhere, _PIECE, socket.MSG_TRUNC)
         now = time.monotonic()
-    results.put((total, now - begun))
+    results.put(BulkFigures(total / (now - begun), total, time.process_time() - cpu))
 
 
-def bulk_rate(port: int, target: int, seconds: float, streams: int) -> tuple[float, int]:
+def bulk_rate(port: int | None, target: int, seconds: float, streams: int) -> BulkFigures:
     """Read as fast as the server can bring it.
 
+    @param port: the SOCKS5 server's; L{None} for none at all.
+    @param target: the port of L{bulk_server}.
     @param streams: over so many sessions at once.
-    @return: octets per second, and octets in all.
     """
     results = _fork.SimpleQueue()
     with _children(1, _drain, port, target, seconds, streams, results):
-        total, taken = results.get()
-    return total / taken, total
+        figures: BulkFigures = results.get()
+    return figures
