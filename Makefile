@@ -11,7 +11,7 @@ QUESTION ?= reused single
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-relay bench-proxy bench-proxy-idle bench-spool bench-queues bench-calls reference dist clean check-python
+.PHONY: help run check-config test unit integration lint types format real-parts test-netns torture bench-all bench-relay bench-proxy bench-proxy-idle bench-spool bench-queues bench-calls reference dist clean check-python
 
 bin := $(VENV)/bin
 requirements := setup.cfg pyproject.toml
@@ -83,6 +83,9 @@ real-parts: ## install HAProxy, Dante, microsocks, swaks, Postfix … from Debia
 
 torture: $(VENV)/.installed-dev ## kill the node, proxies and disks at random while mail flows (20 minutes; ROUNDS=500)
 	@'$(bin)/python' -m tests.torture --rounds '$(ROUNDS)'
+
+bench-all: $(VENV)/.installed ## every question about speed, on a machine that does nothing else (20 minutes): var/bench-all.md
+	@'$(bin)/python' -m benchmarks.everything
 
 bench-relay: $(VENV)/.installed ## kumotwist as a relay beside its peers; make bench-relay QUESTION="reused tls" (docs/performance.md)
 	@'$(bin)/python' -m benchmarks.relay $(QUESTION)

@@ -96,7 +96,8 @@ def _table(medians: dict[str, Figures]) -> str:
     )
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """Read a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.proxy", description="KumoProxy beside Dante and microsocks."
     )
@@ -108,9 +109,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print the table, write the JSON file."""
-    options = _options(arguments)
+def ask(options: argparse.Namespace) -> tuple[str, dict[str, object]]:
+    """Measure.
+
+    @return: the table, and everything for a file.
+    """
     rounds: dict[str, list[Figures]] = {}
     with (
         tempfile.TemporaryDirectory(prefix="bench-proxy-") as directory,
@@ -126,8 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
         name: {key: statistics.median(one[key] for one in found) for key in found[0]}
         for name, found in rounds.items()
     }
-    sys.stdout.write(_table(medians))
-    facts = {
+    facts: dict[str, object] = {
         "python": platform.python_version(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
@@ -136,6 +138,14 @@ def main(arguments: list[str] | None = None) -> None:
         "medians": medians,
         "rounds": rounds,
     }
+    return _table(medians), facts
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print the table, write the JSON file."""
+    options = options_of(arguments)
+    table, facts = ask(options)
+    sys.stdout.write(table)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     sys.stderr.write(f"every round is in {options.json}\n")

@@ -12,14 +12,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.relay_tables import Figures
 from benchmarks.server import SEARCH_PATH, Server
 
-__all__ = ["CountingSink", "Figures", "counting_sink", "load"]
-
-Figures = dict[str, float]
+__all__ = ["SETTLE", "CountingSink", "counting_sink", "load"]
 
 #: Seconds for everything that a relay does after the last delivery: logs, queue files, removals.
-_SETTLE = 0.7
+SETTLE = 0.7
 
 
 class CountingSink:
@@ -107,7 +106,7 @@ def load(
         _, words = source.communicate()
     if words:
         raise RuntimeError(f"{relay.name}: smtp-source: {words.decode(errors='replace')[-500:]}")
-    time.sleep(_SETTLE)
+    time.sleep(SETTLE)
     return {
         "rate": messages / elapsed,
         "cpu": (relay.cpu() - cpu) / messages,

@@ -79,8 +79,8 @@ def _serve(port: int, certificate: str, poisoned: str, pipe: Connection) -> None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     pipe.send(None)
     with contextlib.suppress(EOFError):
-        while pipe.recv() != "end":
-            pipe.send(list(server.moments))
+        while (known := pipe.recv()) != "end":
+            pipe.send(server.moments[known:])
 
 
 class OwnSink:
@@ -92,14 +92,17 @@ class OwnSink:
         self._process = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments)
         self._process.start()
         self._pipe.recv()
+        self._known = 0
+        self._moments: dict[int, float] = {}
 
     def moments(self) -> dict[int, float]:
         """When each message came, by its number; the first time, if it came twice."""
-        self._pipe.send("moments")
-        found: dict[int, float] = {}
-        for number, moment in self._pipe.recv():
-            found.setdefault(number, moment)
-        return found
+        self._pipe.send(self._known)
+        news = self._pipe.recv()
+        self._known += len(news)
+        for number, moment in news:
+            self._moments.setdefault(number, moment)
+        return self._moments
 
     def wait(self, numbers: Sequence[int], seconds: float = _TIMEOUT) -> dict[int, float]:
         """Wait until messages have come.
@@ -172,20 +175,27 @@ def send(
     reuse: bool = True,
     tls: bool = False,
     gap: float = 0.0,
+    rate: float = 0.0,
 ) -> dict[int, float]:
     """Send messages, each a number and a domain.
 
     @param gap: seconds that a sender rests after a message.
+    @param rate: messages a second, of all senders together; 0 for as many as go.
     @return: when each got its 250, by its number.
     """
     moments: dict[int, float] = {}
     failures: list[Exception] = []
     filling = (b"x" * 78 + b"\r\n") * (size // 80)
 
-    def run(share: Sequence[tuple[int, str]]) -> None:
+    start = time.monotonic()
+
+    def run(first: int) -> None:
         session: tuple[socket.socket, Any] | None = None
         try:
-            for number, domain in share:
+            for index in range(first, len(messages), senders):
+                number, domain = messages[index]
+                if rate:
+                    time.sleep(max(0.0, start + index / rate - time.monotonic()))
                 session = session or _open(port, tls)
                 _say(*session, b"MAIL FROM:<sender@example.org>\r\n")
                 _say(*session, f"RCPT TO:<user@{domain}>\r\n".encode())
@@ -201,7 +211,7 @@ def send(
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=run, args=(messages[n::senders],)) for n in range(senders)]
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(senders)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,257 +1,127 @@
-"""The questions that the relay's benchmark answers; each gives rows of figures by their names."""
+"""The questions that the relay's benchmark answers; each gives groups of rows of figures."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from benchmarks.relay_load import Figures, counting_sink, load
-from benchmarks.relay_own import OwnSink, own_sink, send
+from benchmarks.relay_growth import million, scaling
+from benchmarks.relay_load import CountingSink, counting_sink, load
+from benchmarks.relay_moments import idle, latency, poisoned, tls
 from benchmarks.relay_peers import Shape, running_relays
+from benchmarks.relay_start import start
+from benchmarks.relay_tables import Figures, Group, take_turns
 from benchmarks.relay_ways import WAYS, way
 from benchmarks.server import Server, free_port
-from benchmarks.spool import fill
 
-__all__ = ["QUESTIONS", "Rounds"]
+__all__ = ["QUESTIONS"]
 
-Rounds = dict[str, list[Figures]]
-
-#: A source in loopback's net, and a site there, by number.
-_SECOND = "127.{}.{}.{}"
+_Case = tuple[Group, str, Callable[[], Figures]]
 
 
-def _address(net: int, number: int) -> str:
-    return _SECOND.format(net, number // 250, number % 250 + 1)
+def _measuring(
+    relay: Server, sink: CountingSink, options: argparse.Namespace, reuse: bool
+) -> Callable[[], Figures]:
+    """What loads a relay once, with as much as goes."""
+    amount = {"messages": options.messages, "size": options.size, "senders": options.senders}
+    return partial(load, relay, sink, reuse=reuse, **amount)
 
 
-def _tell(number: int, options: argparse.Namespace, name: str, figures: Figures) -> None:
-    words = ", ".join(f"{key} {value:.6g}" for key, value in figures.items())
-    sys.stderr.write(f"round {number} of {options.rounds}: {name}: {words}\n")
-
-
-# -- full load ---------------------------------------------------------------------------------
-
-
-def _full_load(directory: Path, options: argparse.Namespace, *, reuse: bool) -> Rounds:
+def _full_load(
+    directory: Path, options: argparse.Namespace, group: Group, *, reuse: bool
+) -> list[Group]:
     """As much as goes, from smtp-source to smtp-sink."""
-    found: Rounds = {}
     port = free_port()
-    amount = {"size": options.size, "senders": options.senders, "reuse": reuse}
+    shape = Shape(port, reuse=reuse)
+    names = options.relays.split(",")
     with (
         counting_sink(port, directory) as sink,
-        running_relays(directory, options.relays.split(","), Shape(port, reuse=reuse)) as relays,
+        running_relays(directory, names, shape, group) as relays,
     ):
-        for relay in relays:
-            load(relay, sink, messages=max(100, options.messages // 10), **amount)
-        for number in range(1, options.rounds + 1):
-            for relay in relays:
-                figures = load(relay, sink, messages=options.messages, **amount)
-                found.setdefault(relay.name, []).append(figures)
-                _tell(number, options, relay.name, figures)
-    return found
+        cases = [(group, one.name, _measuring(one, sink, options, reuse)) for one in relays]
+        take_turns(options.rounds, cases, warm_up=True)
+    return [group]
 
 
-def reused(directory: Path, options: argparse.Namespace) -> Rounds:
+def reused(directory: Path, options: argparse.Namespace) -> list[Group]:
     """Connections are reused on both sides."""
-    return _full_load(directory, options, reuse=True)
+    return _full_load(directory, options, Group("reused", "postfix"), reuse=True)
 
 
-def single(directory: Path, options: argparse.Namespace) -> Rounds:
+def single(directory: Path, options: argparse.Namespace) -> list[Group]:
     """A connection for each message on both sides."""
-    return _full_load(directory, options, reuse=False)
+    return _full_load(directory, options, Group("single", "postfix"), reuse=False)
 
 
-def detour(directory: Path, options: argparse.Namespace) -> Rounds:
-    """kumotwist directly, and through proxies; C{+single} is with a connection per message."""
-    found: Rounds = {}
+def large(directory: Path, options: argparse.Namespace) -> list[Group]:
+    """Messages of 100 KB, connections reused; a tenth of the number."""
+    amount = argparse.Namespace(**vars(options))
+    amount.size, amount.messages = 102_400, max(1, options.messages // 10)
+    return _full_load(directory, amount, Group("100 KB, reused", "postfix"), reuse=True)
+
+
+def workers(directory: Path, options: argparse.Namespace) -> list[Group]:
+    """Ours with 1, 2 and 4 workers, and the second of the relays, connections reused and not."""
+    ours, *others = options.relays.split(",")
+    peers = [name for name in others if name == "postfix"]
+    groups = []
+    for reuse in (True, False):
+        group = Group(f"workers, {'reused' if reuse else 'single'}", "1 worker")
+        port = free_port()
+        names = [ours, f"{ours}:2", f"{ours}:4", *peers]
+        with (
+            counting_sink(port, directory) as sink,
+            running_relays(directory, names, Shape(port, reuse=reuse), group) as relays,
+        ):
+            cases = []
+            for relay in relays:
+                name = relay.name.rpartition(", ")[2] if ", " in relay.name else "1 worker"
+                name = relay.name if relay.name in peers else name
+                cases.append((group, name, _measuring(relay, sink, options, reuse)))
+            take_turns(options.rounds, cases, warm_up=True)
+        groups.append(group)
+    return groups
+
+
+def detour(directory: Path, options: argparse.Namespace) -> list[Group]:
+    """The first relay directly, and through proxies."""
+    groups = {True: Group("detour, reused", "direct"), False: Group("detour, single", "direct")}
     port = free_port()
     with counting_sink(port, directory) as sink, contextlib.ExitStack() as stack:
-        relays: list[tuple[str, bool, Server]] = []
+        cases: list[_Case] = []
         for name in WAYS:
             home = directory / name
             home.mkdir()
-            source = stack.enter_context(way(name, home))
-            for reuse in (True, False) if source is not None else ():
-                shape = Shape(port, reuse=reuse, source=source or "")
-                running = running_relays(home, [options.relays.split(",")[0]], shape)
-                [relay] = stack.enter_context(running)
-                relays.append((name if reuse else f"{name}+single", reuse, relay))
-        for number in range(options.rounds + 1):
-            for name, reuse, relay in relays:
-                amount = {"size": options.size, "senders": options.senders, "reuse": reuse}
-                messages = options.messages if number else options.messages // 10
-                figures = load(relay, sink, messages=messages, **amount)
-                if number:  # the first one warms up
-                    found.setdefault(name, []).append(figures)
-                    _tell(number, options, name, figures)
-    return found
+            try:
+                source = stack.enter_context(way(name, home))
+            except LookupError as error:
+                for group in groups.values():
+                    group.miss(name, str(error), failed=False)
+                continue
+            for reuse, group in groups.items():
+                shape = Shape(port, reuse=reuse, source=source)
+                first = options.relays.split(",")[:1]
+                running = stack.enter_context(running_relays(home, first, shape, group))
+                cases += [(group, name, _measuring(one, sink, options, reuse)) for one in running]
+        take_turns(options.rounds, cases, warm_up=True)
+    return list(groups.values())
 
 
-# -- what needs our own client -----------------------------------------------------------------
-
-
-def _through(
-    relay: Server, sink: OwnSink, messages: Sequence[tuple[int, str]], **manner: object
-) -> Figures:
-    """Send messages with our own client and wait until they have come."""
-    cpu, started = relay.cpu(), time.monotonic()
-    taken = send(relay.port, messages, **manner)  # type: ignore[arg-type]
-    come = sink.wait([number for number, _ in messages])
-    elapsed = max(come[number] for number, _ in messages) - started
-    time.sleep(0.7)
-    late = [max(0.0, come[number] - moment) for number, moment in taken.items()]
-    return {
-        "rate": len(messages) / elapsed,
-        "cpu": (relay.cpu() - cpu) / len(messages),
-        "rss": float(relay.memory()),
-        "p50": statistics.median(late),
-        "p99": statistics.quantiles(late, n=100)[98],
-    }
-
-
-def _numbers() -> Iterator[int]:
-    number = 0
-    while True:
-        number += 1
-        yield number
-
-
-def tls(directory: Path, options: argparse.Namespace) -> Rounds:
-    """STARTTLS in and out, and the same without; our own client and sink set the pace."""
-    certificate = directory / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-keyout", str(certificate), "-out", str(directory / "c.pem")]
-    command += ["-subj", "/CN=mta.example.test", "-days", "2"]
-    subprocess.run(command, check=True, capture_output=True)
-    certificate.write_text(certificate.read_text() + (directory / "c.pem").read_text())
-    certificate.chmod(0o644)
-    found: Rounds = {}
-    numbers = _numbers()
-    for secure in (False, True):
-        port = free_port()
-        for reuse in (True, False):
-            shape = Shape(port, reuse=reuse, certificate=certificate if secure else None)
-            with (
-                own_sink(port, shape.certificate) as sink,
-                running_relays(directory, options.relays.split(","), shape) as relays,
-            ):
-                for number in range(options.rounds + 1):
-                    for relay in relays:
-                        amount = options.messages // 4 if number else 50
-                        batch = [(next(numbers), "example.net") for _ in range(amount)]
-                        manner = {"size": options.size, "reuse": reuse, "tls": secure}
-                        figures = _through(relay, sink, batch, **manner)
-                        name = f"{relay.name} {'TLS' if secure else 'clear'}"
-                        name += "" if reuse else "+single"
-                        if number:
-                            found.setdefault(name, []).append(figures)
-                            _tell(number, options, name, figures)
-    return found
-
-
-def idle(directory: Path, options: argparse.Namespace) -> Rounds:
-    """One message at a time: to a site that is known, and (ours only) the first to a new one."""
-    found: Rounds = {}
-    port = free_port()
-    amount = 50
-    more = "".join(
-        f"[queue:new{n}.example]\nroute = [{_address(10, n)}]:{port}\n"
-        for n in range(amount * options.rounds)
-    )
-    numbers = _numbers()
-    with (
-        own_sink(port) as sink,
-        running_relays(directory, options.relays.split(","), Shape(port, more=more)) as relays,
-    ):
-        for number in range(options.rounds):
-            for relay in relays:
-                known = [(next(numbers), "example.net") for _ in range(amount)]
-                manner = {"size": options.size, "senders": 1, "gap": 0.03}
-                found.setdefault(relay.name, []).append(_through(relay, sink, known, **manner))
-                _tell(number + 1, options, relay.name, found[relay.name][-1])
-                if relay is relays[0]:
-                    start = number * amount
-                    new = [(next(numbers), f"new{start + n}.example") for n in range(amount)]
-                    figures = _through(relay, sink, new, **manner)
-                    found.setdefault(f"{relay.name}, new sites", []).append(figures)
-    return found
-
-
-def scaling(directory: Path, options: argparse.Namespace) -> Rounds:
-    """kumotwist as the work grows: sites, sources, messages that wait; a connection per message."""
-    found: Rounds = {}
-    port = free_port()
-    cases: dict[str, tuple[Shape, int]] = {}
-    for sites in (10, 1000, 10_000):
-        more = "".join(
-            f"[queue:d{n}.example]\nroute = [{_address(20, n)}]:{port}\n" for n in range(sites)
-        )
-        cases[f"{sites} sites"] = Shape(port, reuse=False, more=more), sites
-    for sources in (1, 30, 1000):
-        more = "".join(
-            f"[source:s{n}]\nsource_address = {_address(30, n)}\n" for n in range(sources)
-        )
-        pool = "\n".join(f"s{n} = 1" for n in range(sources))
-        cases[f"{sources} sources"] = Shape(port, reuse=False, more=more, pool=pool), 0
-    for waiting in (0, 1000, options.waiting):
-        state = directory / f"state-{waiting}"
-        state.mkdir(0o700)
-        if waiting:
-            fill(str(state / "spool"), waiting, 0, 2000, 1000)
-        cases[f"{waiting} waiting"] = Shape(port, reuse=False, state=state), 0
-    numbers = _numbers()
-    with own_sink(port) as sink:
-        for name, (shape, sites) in cases.items():
-            home = directory / name.replace(" ", "-")
-            home.mkdir()
-            with running_relays(home, [options.relays.split(",")[0]], shape) as [relay]:
-                time.sleep(shape.state is not None and options.waiting / 30_000)
-                for number in range(1, options.rounds + 1):
-                    domains = [
-                        f"d{n % sites}.example" if sites else "example.net"
-                        for n in range(options.messages // 3)
-                    ]
-                    batch = [(next(numbers), domain) for domain in domains]
-                    figures = _through(relay, sink, batch, size=options.size)
-                    found.setdefault(name, []).append(figures)
-                    _tell(number, options, name, figures)
-    return found
-
-
-def poisoned(directory: Path, options: argparse.Namespace) -> Rounds:
-    """Delays of good mail alone, and beside mail for a site that takes connections and is mute."""
-    found: Rounds = {}
-    port, mute = free_port(), "127.0.0.99"
-    more = f"[queue:mute.example]\nroute = [{mute}]:{port}\n"
-    numbers = _numbers()
-    with (
-        own_sink(port, poisoned=mute) as sink,
-        running_relays(directory, options.relays.split(",")[:1], Shape(port, more=more)) as [relay],
-    ):
-        for name in ("alone", "beside 1,000 for a mute site"):
-            if name != "alone":
-                send(relay.port, [(0, "mute.example")] * 1000, size=options.size)
-            for number in range(1, options.rounds + 1):
-                batch = [(next(numbers), "example.net") for _ in range(300)]
-                figures = _through(relay, sink, batch, size=options.size, senders=5, gap=0.02)
-                found.setdefault(name, []).append(figures)
-                _tell(number, options, name, figures)
-    return found
-
-
-#: By name, the question and the row that the ratios are to.
-QUESTIONS: dict[str, tuple[Callable[[Path, argparse.Namespace], Rounds], str]] = {
-    "reused": (reused, "postfix"),
-    "single": (single, "postfix"),
-    "detour": (detour, "direct"),
-    "tls": (tls, "kumotwist clear"),
-    "idle": (idle, "postfix"),
-    "scaling": (scaling, "10 sites"),
-    "poisoned": (poisoned, "alone"),
+#: By name.
+QUESTIONS: dict[str, Callable[[Path, argparse.Namespace], Sequence[Group]]] = {
+    "reused": reused,
+    "single": single,
+    "large": large,
+    "workers": workers,
+    "detour": detour,
+    "tls": tls,
+    "idle": idle,
+    "latency": latency,
+    "scaling": scaling,
+    "million": million,
+    "poisoned": poisoned,
+    "start": start,
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,16 +72,10 @@ WAYS: dict[str, Callable[[Path], contextlib.AbstractContextManager[str]]] = {
 }
 
 
-@contextlib.contextmanager
-def way(name: str, directory: Path) -> Iterator[str | None]:
+def way(name: str, directory: Path) -> contextlib.AbstractContextManager[str]:
     """Start what a way needs.
 
-    @return: the keys of C{[source:out]}; L{None} if it is not there, which is said.
+    @return: gives the keys of C{[source:out]}.
+    @raise LookupError: when it is entered: the proxy is not there.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            source: str | None = stack.enter_context(WAYS[name](directory))
-        except LookupError as error:
-            sys.stderr.write(f"{error}; left out\n")
-            source = None
-        yield source
+    return WAYS[name](directory)

@@ -46,6 +46,7 @@ class Server:
 
     @ivar name: how the table calls it.
     @ivar port: where it listens on 127.0.0.1.
+    @ivar started: when, by the monotonic clock.
     """
 
     def __init__(
@@ -57,7 +58,10 @@ class Server:
         self.name = name
         self.port = port
         self._log = directory / f"{name}.log"
+        self.started = time.monotonic()
         environment = dict(os.environ, PYTHONPATH=str(root))
+        # Installed programs have their bytecode: what starts here shall have it, too.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -86,6 +90,10 @@ class Server:
                     return
             time.sleep(0.05)
         raise RuntimeError(f"{self.name} does not listen: {self._log.read_text()[-2000:]}")
+
+    def has_said(self, words: bytes) -> bool:
+        """Whether something is in its log."""
+        return words in self._log.read_bytes()
 
     def stop(self) -> None:
         """Kill it and what it forked."""
