@@ -45,7 +45,7 @@ _LINE = b"The quick brown fox jumps over the lazy dog, and then again, and again
 
 #: What the site says, by the end of what it was told.
 _ANSWERS = {
-    b"\r\n.\r\n": b"250 2.0.0 Ok: queued\r\n",
+    b".\r\n": b"250 2.0.0 Ok: queued\r\n",
     b"DATA\r\n": b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n",
     b"EHLO mta.example\r\n": b"250-mx\r\n250-PIPELINING\r\n250-SIZE 50000000\r\n"
     b"250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n",
@@ -70,7 +70,7 @@ class _Transport:
         self.said = data
 
     def writeSequence(self, pieces: list[bytes]) -> None:
-        self.said = b"".join(pieces)
+        self.said = pieces[-1]
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """Its producer is never paused."""

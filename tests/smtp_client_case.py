@@ -34,6 +34,9 @@ class CountingTransport(StringTransport):
         self.writes.append(data)
         super().write(data)
 
+    def writeSequence(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
     def setTcpNoDelay(self, enabled: bool) -> None:
         self.no_delay = enabled
 

@@ -106,6 +106,38 @@ class LargeBodyTests(ClientCase):
             self.begin(body)
             self.assertEqual(self.said(), body + b".\r\n")
 
+    def test_plain(self) -> None:
+        """A message that is known to need no change goes in one piece, up to 128 KiB of it."""
+        for size in (0, 10, CHUNK_SIZE + 1, 2 * CHUNK_SIZE):
+            for end in (b"\r\n", b""):
+                self.make()
+                body = b"x" * (size - len(end)) + end if size else b""
+                self.open(b"PIPELINING")
+                self.client.transmit(
+                    OutgoingTransaction("", ("a@example.com",), body, line_ends_checked=True,
+                                        plain=True),
+                    lambda outcome: None,
+                )  # fmt: skip
+                self.said()
+                self.client.dataReceived(b"250 ok\r\n250 ok\r\n354 go\r\n")
+                self.assertEqual(len(self.transport.writes), 1)
+                self.assertEqual(self.said(), stuffed(body))
+
+    def test_plain_and_very_large(self) -> None:
+        """Whatever is known of a very large message, it goes at the speed of its reader."""
+        self.open(b"PIPELINING")
+        body = b"line of a large message\r\n" * 20000
+        transaction = OutgoingTransaction(
+            "", ("a@example.com",), body, line_ends_checked=True, plain=True
+        )
+        sent = self.client.send(transaction)
+        self.said()
+        self.client.dataReceived(b"250 ok\r\n250 ok\r\n354 go\r\n")
+        self.assertLess(max(map(len, self.transport.writes)), 2 * CHUNK_SIZE)
+        self.assertEqual(self.said(), stuffed(body))
+        self.client.dataReceived(b"250 ok\r\n")
+        self.assertTrue(self.successResultOf(sent).results[0].delivered)
+
 
 class TimeTests(ClientCase):
     """Deadlines."""

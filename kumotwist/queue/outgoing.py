@@ -84,9 +84,10 @@ def outgoing_at_once(
 ) -> OutgoingTransaction | None:
     """The same where the body goes as it is, which is the rule; L{None} if L{outgoing} is due."""
     body, binary = _body_of(batch)
-    if _conversion(body, capabilities, binary=binary, chunking=chunking) is not None:
+    plain = batch[0].plain and not binary and body.isascii()
+    if not plain and _conversion(body, capabilities, binary=binary, chunking=chunking) is not None:
         return None
-    return _transaction(batch, body, binary)
+    return _transaction(batch, body, binary, plain=plain)
 
 
 def _body_of(batch: list[QueuedMessage]) -> tuple[bytes, bool]:
@@ -97,10 +98,13 @@ def _body_of(batch: list[QueuedMessage]) -> tuple[bytes, bool]:
     return first.body, kind is not None and str(kind).upper() == "BINARYMIME"
 
 
-def _transaction(batch: list[QueuedMessage], body: bytes, binary: bool) -> OutgoingTransaction:
+def _transaction(
+    batch: list[QueuedMessage], body: bytes, binary: bool, *, plain: bool = False
+) -> OutgoingTransaction:
+    """The transaction that sends a body; C{plain} is that of L{OutgoingTransaction}."""
     first = batch[0]
     meta = first.meta
-    has_8bit = is_8bit(body)
+    has_8bit = not plain and is_8bit(body)
     if len(batch) == 1 and _WISHES.isdisjoint(meta):  # as most messages are
         return OutgoingTransaction(
             first.sender,
@@ -111,6 +115,7 @@ def _transaction(batch: list[QueuedMessage], body: bytes, binary: bool) -> Outgo
             binary=binary,
             smtputf8=has_8bit and bool(meta.get("smtputf8")),
             requiretls=REQUIRED in meta,
+            plain=plain,
         )
     return OutgoingTransaction(
         sender=first.sender,
@@ -126,6 +131,7 @@ def _transaction(batch: list[QueuedMessage], body: bytes, binary: bool) -> Outgo
         envid=encode_xtext(str(meta.get("dsn_envid", ""))),
         notify=tuple(_notify(message) for message in batch),
         orcpt=tuple(_original_recipient(message) for message in batch),
+        plain=plain,
     )
 
 

@@ -8,9 +8,14 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from kumotwist.wire.smtp.data import CHUNK_SIZE, stuffed, stuffed_chunks
+from kumotwist.wire.smtp.data import CHUNK_SIZE, ending, stuffed, stuffed_chunks
 
 __all__ = ["BodyProducer", "send_body", "send_chunk"]
+
+
+#: A body of at most so many octets that goes as it is is written in one piece: whatever the socket
+#: does not take is a second copy of it.
+AT_ONCE = 2 * CHUNK_SIZE
 
 
 def send_body(
@@ -19,6 +24,8 @@ def send_body(
     body: bytes,
     progressed: Callable[[], None],
     finished: Callable[[], None],
+    *,
+    plain: bool = False,
 ) -> BodyProducer | None:
     """Send a message with its dots doubled and a final dot.
 
@@ -26,12 +33,15 @@ def send_body(
     @param command: octets to send before it.
     @param body: with canonical line ends.
     @param progressed: is called after each piece that is not the last.
-    @param finished: is called when the last piece has been handed over.
+    @param finished: is called when the last piece has been handed over, if that is not at once.
+    @param plain: whether no line of the body is known to begin with a dot.
     @return: what is still sending; L{None} if everything has been handed over.
     """
+    if plain and len(body) <= AT_ONCE:
+        _write_whole(transport, command, body, ending(body))
+        return None
     if len(body) <= CHUNK_SIZE:
         transport.write(command + stuffed(body))
-        finished()
         return None
     if command:
         transport.write(command)
@@ -44,18 +54,27 @@ def send_chunk(
     body: bytes,
     progressed: Callable[[], None],
     finished: Callable[[], None],
+    *,
+    plain: bool = False,
 ) -> BodyProducer | None:
     """Send a message as it is, behind the BDAT that says its length (RFC 3030, 2).
 
     The arguments and the result are those of L{send_body}.
     """
-    if len(body) <= CHUNK_SIZE:
-        transport.write(command + body)
-        finished()
+    if len(body) <= AT_ONCE:
+        _write_whole(transport, command, body, b"")
         return None
     transport.write(command)
     pieces = (body[at : at + CHUNK_SIZE] for at in range(0, len(body), CHUNK_SIZE))
     return _produce(transport, pieces, progressed, finished)
+
+
+def _write_whole(transport: Any, command: bytes, body: bytes, end: bytes) -> None:
+    """Write a message in one piece; a large one is not copied for that."""
+    if len(body) <= CHUNK_SIZE:
+        transport.write(command + body + end)
+    else:
+        transport.writeSequence([piece for piece in (command, body, end) if piece])
 
 
 def _produce(
@@ -84,7 +103,7 @@ class BodyProducer:
         @param transport: the client's transport (an C{IConsumer}).
         @param chunks: what to write.
         @param progressed: is called after each piece that is not the last.
-        @param finished: is called when the last piece has been handed over.
+        @param finished: is called when the last piece has been handed over after L{start}.
         """
         self._transport = transport
         self._chunks = chunks
@@ -92,11 +111,13 @@ class BodyProducer:
         self._progressed = progressed
         self._finished = finished
         self._paused = False
+        self._started = False
 
     def start(self) -> None:
-        """Begin writing."""
+        """Begin writing; maybe that is all."""
         self._transport.registerProducer(self, True)
         self._write()
+        self._started = True
 
     @property
     def done(self) -> bool:
@@ -129,6 +150,7 @@ class BodyProducer:
             self._transport.write(chunk)
             if last:
                 self._transport.unregisterProducer()
-                self._finished()
+                if self._started:
+                    self._finished()
             else:
                 self._progressed()

@@ -56,18 +56,10 @@ from kumotwist.wire.smtp.replies import Reply, one_line
 from kumotwist.wire.smtp.transaction import OutgoingTransaction, TransactionOutcome, phase_word
 
 __all__ = [
-    "ESMTPClient",
-    "OutgoingTransaction",
-    "SMTPSessionError",
-    "SessionAuthError",
-    "SessionLost",
-    "SessionProtocolError",
-    "SessionRefused",
-    "SessionTLSError",
-    "SessionTimeout",
-    "Timeouts",
+    "ESMTPClient", "OutgoingTransaction", "SMTPSessionError", "SessionAuthError", "SessionLost",
+    "SessionProtocolError", "SessionRefused", "SessionTLSError", "SessionTimeout", "Timeouts",
     "TransactionOutcome",
-]
+]  # fmt: skip
 
 
 @implementer(IHandshakeListener)
@@ -302,7 +294,8 @@ class ESMTPClient(Protocol):
                 self._happened(event)
         except RemoteProtocolError as failure:
             self._broken(failure)
-        self._write_out()
+        if self._machine.unsaid:
+            self._write_out()
         if self._result is not None or self._waiter is None:
             self._fire()  # which may begin the next transaction
         self._arm()
@@ -366,8 +359,12 @@ class ESMTPClient(Protocol):
     def _send_body(self, chunk: bool) -> None:
         assert self._transaction is not None
         send = send_chunk if chunk else send_body
-        command, body = self._machine.data_to_send(), self._transaction.body
-        self._producer = send(self.transport, command, body, self._body_progressed, self._body_sent)
+        self._producer = send(
+            self.transport, self._machine.data_to_send(), self._transaction.body,
+            self._body_progressed, self._body_sent, plain=self._transaction.plain,
+        )  # fmt: skip
+        if self._producer is None:
+            self._machine.body_sent()
 
     def _body_progressed(self) -> None:
         self._deadline.set(self._timeouts.data_block_timeout)
@@ -491,7 +488,7 @@ class ESMTPClient(Protocol):
             return
         self._result = self._waiter = None
         if waiter is not None:
-            if isinstance(result, TransactionOutcome) and not self.usable:
+            if type(result) is TransactionOutcome and not self.usable:
                 result = attrs.evolve(result, session_usable=False)
             waiter(result)
         elif self.failure is not None and self.on_idle_close is not None:

@@ -62,7 +62,7 @@ class Timeouts:
     data_timeout: float = setting(_PATIENCE, "How long the answer to DATA may take.", default=120.0)
     data_block_timeout: float = setting(
         _PATIENCE,
-        "How long the server may take to read the next part (64 KiB) of a message.",
+        "How long the server may take to read the next part (64 to 128 KiB) of a message.",
         default=180.0,
     )
     data_dot_timeout: float = setting(

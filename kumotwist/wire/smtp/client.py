@@ -78,6 +78,8 @@ class SMTPClient:
     @ivar capabilities: what the server offered in its last reply to EHLO.
     @ivar greeting: the server's first reply, whatever it says; L{None} before it has come.
     @ivar replies: how many replies have been read, for telling progress from dripping.
+    @ivar closed: whether nothing more can be done with the session but to close the connection.
+    @ivar unsaid: what L{data_to_send} hands out.
     """
 
     def __init__(self, hostname: str, dialect: Dialect = DEFAULT_DIALECT) -> None:
@@ -97,7 +99,7 @@ class SMTPClient:
         self._lmtp = dialect.lmtp
         self._reader = ReplyReader()
         self._asked: deque[Asked] = deque((GREETING,))
-        self._out = b""
+        self.unsaid = b""
         self._event: ClientEvent | None = None
         self._progress: TransactionProgress | None = None
         self._pipelined = self._chunked = False
@@ -107,9 +109,9 @@ class SMTPClient:
         self._needs_rset = False
         self._ready = False
         self._awaiting_tls = False
-        self._closed = False
+        self.closed = False
         self._mechanism: Mechanism | None = None
-        self._unsaid: bytes | None = None
+        self._response: bytes | None = None
 
     # -- in and out ------------------------------------------------------------------------------
 
@@ -120,14 +122,9 @@ class SMTPClient:
             return Phase.STARTTLS
         return self._asked[0].phase if self._asked else Phase.IDLE
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more can be done with the session but to close the connection."""
-        return self._closed
-
     def receive_data(self, data: bytes) -> None:
         """Take what the server sent. Nothing happens before L{next_event}."""
-        if not self._closed:
+        if not self.closed:
             self._reader.receive_data(data)
 
     def next_event(self) -> ClientEvent | NeedData:
@@ -142,7 +139,7 @@ class SMTPClient:
         if self._asked_at_once and (event := self._answered_at_once()) is not None:
             return event
         try:
-            while not (self._closed or self._awaiting_tls):
+            while not (self.closed or self._awaiting_tls):
                 command = self._asked[0].command if self._asked else ""
                 reply = self._reader.next_reply(command)
                 if reply is None:
@@ -152,14 +149,14 @@ class SMTPClient:
                 if event is not None:
                     return event
         except RemoteProtocolError:
-            self._closed = True
+            self.closed = True
             raise
         return NEED_DATA
 
     def data_to_send(self) -> bytes:
         """What has to be written now; it is handed out once."""
-        out, self._out = self._out, b""
-        return out
+        unsaid, self.unsaid = self.unsaid, b""
+        return unsaid
 
     # -- what the owner wants --------------------------------------------------------------------
 
@@ -175,15 +172,15 @@ class SMTPClient:
         """
         self._require_idle()
         self._mechanism = mechanism
-        self._unsaid = mechanism.initial()
+        self._response = mechanism.initial()
         verb = f"AUTH {mechanism.name}"
         line = verb
-        if self._unsaid is not None:
-            line = f"{verb} {_wrapped(self._unsaid) or '='}"
+        if self._response is not None:
+            line = f"{verb} {_wrapped(self._response) or '='}"
             if len(line) + 2 > _MAX_COMMAND:
                 line = verb
             else:
-                self._unsaid = None
+                self._response = None
         self._ask(Asked(Phase.AUTH, verb if line == verb else f"{verb} ***"), line=line)
 
     def discard_plaintext(self) -> None:
@@ -195,7 +192,7 @@ class SMTPClient:
         if not self._awaiting_tls:
             raise LocalProtocolError("the server is not waiting for a handshake")
         if not self._reader.is_empty:
-            self._closed = True
+            self.closed = True
             raise UnaskedReplyError("plain text behind the reply to STARTTLS")
         self._awaiting_tls = False
         self._ready = False
@@ -226,9 +223,13 @@ class SMTPClient:
 
     def body_sent(self) -> None:
         """The whole message has been handed to the transport, and its final dot if it needs one."""
+        asked = self._asked
+        if asked and asked[0] is BODY and not self._lmtp:  # as it is nearly always
+            asked[0] = DOT
+            return
         if self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        answered = self._asked.popleft()
+        answered = asked.popleft()
         answered = DOT if answered is BODY else answered._replace(phase=Phase.DOT)
         if self._lmtp and self._progress is not None:
             numbers = self._progress.accepted
@@ -238,7 +239,7 @@ class SMTPClient:
 
     def quit(self) -> None:
         """Say QUIT; the answer is L{Goodbye}."""
-        if self._closed or self._awaiting_tls or self._asked:
+        if self.closed or self._awaiting_tls or self._asked:
             raise LocalProtocolError(f"QUIT in the phase {self.phase.value}")
         self._ready = False
         self._ask(Asked(Phase.QUIT, "QUIT"))
@@ -252,7 +253,7 @@ class SMTPClient:
             or nothing of it had been sent.
         """
         phase = self.phase
-        self._closed = True
+        self.closed = True
         progress, self._progress = self._progress, None
         if progress is None or phase is Phase.RSET:
             return None
@@ -266,7 +267,7 @@ class SMTPClient:
         )
 
     def _require_idle(self) -> None:
-        if self._closed or not self._ready or self._asked or self._event is not None:
+        if self.closed or not self._ready or self._asked or self._event is not None:
             raise LocalProtocolError(f"the session is not free: phase {self.phase.value}")
 
     # -- commands --------------------------------------------------------------------------------
@@ -279,11 +280,11 @@ class SMTPClient:
         self._require_silence()
         self._asked.extend(asked)
         lines = f"{line}\r\n" if line else "".join([f"{item.command}\r\n" for item in asked])
-        self._out += lines.encode("utf-8")
+        self.unsaid += lines.encode("utf-8")
 
     def _require_silence(self) -> None:
         if not self._asked and not self._reader.is_empty:
-            self._closed = True
+            self.closed = True
             raise UnaskedReplyError("the server has sent more replies than it was asked for")
 
     @property
@@ -301,11 +302,13 @@ class SMTPClient:
         by_chunks = self._dialect.chunking or progress.transaction.binary
         self._chunked = by_chunks and self.capabilities.chunking
         mail = Asked(Phase.MAIL, progress.mail)
-        self._asked_at_once = False
-        if self._pipelined:
+        self._asked_at_once = self._pipelined and not self._chunked and len(progress.asked) == 1
+        if self._asked_at_once:  # RCPT and DATA are noted when their replies are read one by one
+            rcpt = progress.rcpt(progress.asked[0])
+            self._ask(mail, line=f"{progress.mail}\r\n{rcpt}\r\nDATA")
+        elif self._pipelined:
             rcpts = [Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
             self._ask(mail, *rcpts, *(() if self._chunked else (DATA,)))
-            self._asked_at_once = len(rcpts) == 1 and not self._chunked
         else:
             self._ask(mail)
             self._unasked_recipients = deque(progress.asked)
@@ -338,21 +341,22 @@ class SMTPClient:
     def _answered_at_once(self) -> ClientEvent | None:
         """The replies up to DATA, if all of them have come and are good; else nothing is read."""
         progress, reader = self._progress, self._reader
-        if reader.is_empty or self._closed or progress is None:
+        if reader.is_empty or self.closed or progress is None:
             return None
         self._asked_at_once = False
         if not reader.take_whole(_GO_AHEAD):
+            index = progress.asked[0]
+            self._asked.extend((Asked(Phase.RCPT, progress.rcpt(index), index), DATA))
             return None
         self.replies += 3
         progress.all_accepted()
-        self._asked.clear()
-        self._asked.append(BODY)
+        self._asked[0] = BODY
         return _SEND_BODY
 
     def _answered(self, reply: Reply) -> ClientEvent | None:
         """Match a reply to the oldest command."""
         if not self._asked:
-            self._closed = True
+            self.closed = True
             if reply.code == 421:
                 return Closing(reply)
             raise UnaskedReplyError(f"a reply to no command: {str(reply)!r}")
@@ -372,7 +376,7 @@ class SMTPClient:
 
     def _shut(self, asked: Asked, reply: Reply) -> ClientEvent:
         """A 421 (RFC 5321, 3.8): what has no result yet gets this one, and nothing follows."""
-        self._closed = True
+        self.closed = True
         progress = self._progress
         if progress is None or asked.phase is Phase.RSET:
             self._progress = None
@@ -386,7 +390,7 @@ class SMTPClient:
         phase = asked.phase
         if phase is Phase.DOT and not self._lmtp:
             progress.dot_answered(reply)
-            self._needs_rset = self._dialect.reset or not (reply.is_positive and progress.accepted)
+            self._needs_rset = self._dialect.reset or not (reply.code < 300 and progress.accepted)
             return self._finish(progress)
         if phase is Phase.RCPT:
             progress.rcpt_answered(asked.number, reply)
@@ -402,7 +406,7 @@ class SMTPClient:
             if reply.is_positive:
                 raise UnaskedReplyError(f"{str(reply)!r} before the end of the message")
             # The rest of the message would be taken for commands.
-            self._closed = True
+            self.closed = True
             progress.dot_answered(reply)
             return self._finish(progress, usable=False)
         return self._recipient_answered(asked.number, reply, progress)
@@ -424,9 +428,9 @@ class SMTPClient:
         if progress.accepted:
             self._asked.append(BODY)
             return _SEND_BODY
-        self._out += b".\r\n"
+        self.unsaid += b".\r\n"
         if self._lmtp:  # no recipient, no reply: what comes next could not be told apart
-            self._closed = True
+            self.closed = True
             return self._finish(progress, usable=False)
         self._asked.append(DOT)
         return None
@@ -434,7 +438,7 @@ class SMTPClient:
     def _session_answered(self, asked: Asked, reply: Reply) -> ClientEvent | None:
         phase = asked.phase
         if phase is Phase.QUIT:
-            self._closed = True
+            self.closed = True
             return Goodbye(reply)
         if phase is Phase.AUTH and (reply.code == 334 or reply.is_positive):
             return self._login_answered(reply)
@@ -462,7 +466,7 @@ class SMTPClient:
         mechanism = self._mechanism
         assert mechanism is not None
         if reply.code < 300:
-            if self._unsaid is not None or not mechanism.complete:
+            if self._response is not None or not mechanism.complete:
                 raise RemoteProtocolError(f"the server ended {mechanism.name} before its time")
             self._mechanism = None
             return Authenticated(reply)
@@ -472,19 +476,19 @@ class SMTPClient:
             challenge = base64.b64decode(reply.lines[0].strip(), validate=True)
         except ValueError:
             raise RemoteProtocolError("a challenge that is not base64") from None
-        response, self._unsaid = self._unsaid, None
+        response, self._response = self._response, None
         if response is None:
             response = mechanism.respond(challenge)
         self._require_silence()
         self._asked.append(Asked(Phase.AUTH, f"AUTH {mechanism.name} ***"))
-        self._out += f"{_wrapped(response)}\r\n".encode()
+        self.unsaid += f"{_wrapped(response)}\r\n".encode()
         return None
 
     def _session_refused(self, asked: Asked, reply: Reply) -> ClientEvent | None:
         if asked.phase is Phase.EHLO and asked.command.startswith("EHLO") and reply.is_permanent:
             self._say_hello("HELO")
             return None
-        self._progress = self._mechanism = self._unsaid = None
+        self._progress = self._mechanism = self._response = None
         self._ready = asked.phase is Phase.STARTTLS
         return Refused(asked.phase, reply)
 

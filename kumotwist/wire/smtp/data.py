@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 
-__all__ = ["CHUNK_SIZE", "canonical", "is_canonical", "stuffed", "stuffed_chunks"]
+__all__ = ["CHUNK_SIZE", "canonical", "ending", "is_canonical", "stuffed", "stuffed_chunks"]
 
 #: Octets of the body that are stuffed at a time.
 CHUNK_SIZE = 65536
@@ -40,10 +40,10 @@ def stuffed(body: bytes) -> bytes:
     @param body: with canonical line ends, see L{is_canonical}. Anything else would let a
         message end early at a lenient server, so the caller has to have looked.
     """
-    ending = _ending(body)
+    end = ending(body)
     if b"\r\n." in body:  # looking first is quicker, and most messages have none
         body = body.replace(b"\r\n.", b"\r\n..")
-    return b"." + body + ending if body.startswith(b".") else body + ending
+    return b"." + body + end if body.startswith(b".") else body + end
 
 
 def stuffed_chunks(body: bytes, size: int = CHUNK_SIZE) -> Iterator[bytes]:
@@ -59,7 +59,7 @@ def stuffed_chunks(body: bytes, size: int = CHUNK_SIZE) -> Iterator[bytes]:
         yield prefix + body[position:end].replace(b"\r\n.", b"\r\n..")
         position = end
         prefix = b""
-    yield prefix + body[position:].replace(b"\r\n.", b"\r\n..") + _ending(body)
+    yield prefix + body[position:].replace(b"\r\n.", b"\r\n..") + ending(body)
 
 
 def _seam(body: bytes, end: int) -> int:
@@ -71,6 +71,6 @@ def _seam(body: bytes, end: int) -> int:
     return end
 
 
-def _ending(body: bytes) -> bytes:
+def ending(body: bytes) -> bytes:
     """The final dot; the last line gets its CRLF first. An empty body has no last line."""
     return _END if not body or body.endswith(b"\r\n") else b"\r\n" + _END

@@ -26,6 +26,7 @@ __all__ = [
 
 # The addresses that need no closer look: printable ASCII without quotes, brackets and backslashes.
 _PLAIN_ADDRESS = re.compile(r"[!#-;=?-\[\]-~]{0,254}")
+_PLAIN_PAIR = re.compile(r"[!#-;=?-\[\]-~]{0,254} [!#-;=?-\[\]-~]{1,254}")
 # RFC 3461, 4: printable ASCII without "+" and "=", which stand as "+" and two digits.
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]+")
@@ -57,6 +58,8 @@ class OutgoingTransaction:
     @ivar orcpt: ORCPT of each recipient, such as C{rfc822;a@example.com} (RFC 3461, 4.2).
     @ivar line_ends_checked: whether the caller knows that every line end is CRLF. If not, all of
         the body is looked at once more before it is sent.
+    @ivar plain: whether the caller knows besides that the body is all ASCII and that no line of it
+        begins with a dot: then it is sent as it is and not looked at again.
     """
 
     sender: str
@@ -71,6 +74,7 @@ class OutgoingTransaction:
     envid: str = ""
     notify: tuple[str, ...] = ()
     orcpt: tuple[str, ...] = ()
+    plain: bool = False
 
     @property
     def needs_8bit(self) -> bool:
@@ -95,7 +99,6 @@ def plain_commands(
     sender, recipients, body = transaction.sender, transaction.recipients, transaction.body
     if (
         len(recipients) != 1
-        or not recipients[0]
         or not transaction.line_ends_checked
         or transaction.body_8bit
         or transaction.binary
@@ -105,9 +108,8 @@ def plain_commands(
         or transaction.envid
         or transaction.notify
         or transaction.orcpt
-        or not body.isascii()
-        or not _PLAIN_ADDRESS.fullmatch(sender)
-        or not _PLAIN_ADDRESS.fullmatch(recipients[0])
+        or not (transaction.plain or body.isascii())
+        or not _PLAIN_PAIR.fullmatch(f"{sender} {recipients[0]}")
     ):
         return None
     rcpt = f"RCPT TO:<{recipients[0]}>"

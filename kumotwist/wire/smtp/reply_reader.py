@@ -76,9 +76,8 @@ class ReplyReader:
 
     def receive_data(self, data: bytes) -> None:
         """Take octets as they come."""
-        if self._start == len(self._data):
+        if not self._data:
             self._data = data
-            self._start = self._searched = 0
             return
         if isinstance(self._data, bytes):
             self._data = bytearray(self._data)
@@ -90,7 +89,7 @@ class ReplyReader:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left: neither octets nor the beginning of a reply."""
-        return self._start == len(self._data) and not self._lines
+        return not self._data and not self._lines
 
     def take_whole(self, pattern: re.Pattern[bytes]) -> bool:
         """Take all that has come, if it is what the pattern says from its beginning to its end.
@@ -99,7 +98,7 @@ class ReplyReader:
         """
         if self._start or self._lines or pattern.fullmatch(self._data) is None:
             return False
-        self._start = self._searched = len(self._data)
+        self._data = b""
         return True
 
     def next_reply(self, command: str = "") -> Reply | None:
@@ -111,11 +110,14 @@ class ReplyReader:
             reader is of no use afterwards.
         """
         data = self._data
-        if self._searched == len(data):
+        if not data:
             return None
-        while (end := data.find(b"\n", self._searched)) >= 0:
-            line = bytes(data[self._start : end + 1])
-            self._start = self._searched = end + 1
+        while (end := data.find(b"\n", self._searched) + 1) > 0:
+            line = bytes(data[self._start : end])
+            self._start = self._searched = end
+            if end == len(data):
+                self._data = data = b""
+                self._start = self._searched = 0
             if not self._lines and len(line) <= _MEMORABLE:
                 # Most replies are one short line; the first one of several is read once more.
                 text = line[:-2] if line.endswith(b"\r\n") else line[:-1]

@@ -6,7 +6,7 @@ and experience's: the earliest error wins, and only the reply to the final dot s
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 
@@ -189,8 +189,8 @@ class TransactionProgress:
         self, *, complete: bool = True, possible_duplicate: bool = False, usable: bool = True
     ) -> TransactionOutcome:
         """The outcome, once every recipient has its result."""
-        results = tuple([result for result in self._results if result is not None])
-        return TransactionOutcome(results, complete, possible_duplicate, usable)
+        results: list[Any] = self._results  # all of them are known by now
+        return TransactionOutcome(tuple(results), complete, possible_duplicate, usable)
 
     def _decide(self, indexes: list[int], result: RecipientResult) -> None:
         for index in indexes:
