@@ -65,9 +65,8 @@ class ServerConnection(Protocol):
     def _flush(self) -> None:
         out = self._out
         if out:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
-            self.transport.write(data)
+            self._out = []
+            self.transport.write(b"".join(out))
 
     def _close(self) -> None:
         """Let the client take what was said, then close."""

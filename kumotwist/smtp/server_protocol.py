@@ -62,8 +62,12 @@ class ESMTPServerProtocol(ServerArrival):
     def __init__(self, listener: ESMTPListenerFactory, *, tls: bool) -> None:
         super().__init__(listener, tls=tls)
         self._reception = listener.reception
+        # What the reception takes its time for, which event that is the answer to, and what to do
+        # with it.
         self._pending: Deferred[Any] | None = None
+        self._asked: Event | None = None
         self._then: Callable[[Reply | None], None] = self._welcome
+        self._at_once = False
         self._leaving: Reply | None = None
         self._charged = 0
         self._data_deadline = 0.0
@@ -162,20 +166,20 @@ class ESMTPServerProtocol(ServerArrival):
         @param progress: whether the client's patience begins anew even if there is no whole
             command yet.
         """
-        while not self._blocked and not self._machine.closed:
+        while self._machine.input.buffer and not self._blocked and not self._machine.closed:
             event = self._machine.next_event()
             if event is NEED_DATA or event is PAUSED:
                 break
             progress = True
             kind, reply = type(event), event.reply
-            judge = _JUDGE.get(kind)
             if self._leaving is not None and kind not in _ENDS:
                 self._answer(event, self._leaving)
-            elif judge is None or (reply.code >= 400 and kind not in _LOGINS):
+            elif kind not in _JUDGE or (reply.code >= 400 and kind not in _LOGINS):
                 self._answer(event, reply)
-            elif not judge(self, event):
+            elif not _JUDGE[kind](self, event):
                 break
-        self._flush()
+        if self._out:
+            self._flush()
         if self._machine.closed:
             self._close()
         elif self._pending is None:
@@ -195,25 +199,32 @@ class ESMTPServerProtocol(ServerArrival):
             return
         if self._blocked is self._reading:
             self._read(not self._blocked)
-        machine = self._machine
-        if not (progress or machine.in_body):
+        if not (progress or self._machine.in_body):
             return
         now = self._listener.reactor.seconds()
         deadline = now + self._settings.client_timeout
-        if not machine.receiving:
-            if self._charged:
-                self._charge(0)
-            self._data_deadline = 0.0
+        if self._machine.receiving:
+            deadline = min(deadline, self._await_message(now))
         else:
-            self._charge(machine.body_octets)
-            self._data_deadline = self._data_deadline or now + self._settings.data_timeout
-            deadline = min(deadline, self._data_deadline)
-            if self._listener.budget.exceeded:
-                machine.refuse_body(say.NO_ROOM)
+            self._data_deadline = 0.0
+            if self._charged:
                 self._charge(0)
         if now > self._session_deadline:
             self._leaving = say.TOO_LONG
         self._timer.allow_until(deadline)
+
+    def _await_message(self, now: float) -> float:
+        """Look at what has come of a message.
+
+        @return: when all of it has to be there.
+        """
+        machine = self._machine
+        self._data_deadline = self._data_deadline or now + self._settings.data_timeout
+        self._charge(machine.body_octets)
+        if self._listener.budget.exceeded:
+            machine.refuse_body(say.NO_ROOM)
+            self._charge(0)
+        return self._data_deadline
 
     def _answer(self, event: Event, reply: Reply) -> None:
         if reply.code >= 400:
@@ -239,38 +250,46 @@ class ESMTPServerProtocol(ServerArrival):
         try:
             return question(self.session, *facts)
         except Exception:
-            self._log.failure("the reception failed")
-            return self._trouble
+            return self._defect()
+
+    def _defect(self) -> Reply:
+        self._log.failure("the reception failed")
+        return self._trouble
 
     def _consider(self, answer: Answer, then: Callable[[Reply | None], None]) -> bool:
         """Go on with an answer of the reception, now or when it is there.
 
         @return: whether it was there.
         """
-        if not isinstance(answer, Deferred):
+        if answer is None or not isinstance(answer, Deferred):
             then(answer)
             return True
         self._pending = answer
         self._then = then
-        at_once = True
-
-        def settled(result: Reply | Failure | None) -> None:
-            if self._pending is not answer:
-                return  # nobody waits for it any more
-            self._pending = None
-            if type(result) is not Reply and isinstance(result, Failure):
-                self._log.failure("the reception failed", result)
-                result = self._trouble
-            then(result)
-            if not at_once:
-                self._pump()
-
-        answer.addBoth(settled)
-        at_once = False
+        self._at_once = True
+        answer.addBoth(self._settled, answer)
+        self._at_once = False
         if self._pending is None:
             return True
         self._timer.allow(self._settings.data_processing_timeout)
         return False
+
+    def _settled(self, result: Reply | Failure | None, answer: Deferred[Any]) -> None:
+        """An answer of the reception is there."""
+        if self._pending is not answer:
+            return  # nobody waits for it any more
+        self._pending = None
+        if type(result) is not Reply and isinstance(result, Failure):
+            self._log.failure("the reception failed", result)
+            result = self._trouble
+        self._then(result)
+        if not self._at_once:
+            self._pump()
+
+    def _answer_asked(self, reply: Reply | None) -> None:
+        """Answer the event that the reception was asked about."""
+        assert self._asked is not None
+        self._answer(self._asked, self._asked.reply if reply is None else reply)
 
     @property
     def _trouble(self) -> Reply:
@@ -291,17 +310,19 @@ class ESMTPServerProtocol(ServerArrival):
     # -- what the events deserve: each returns whether the loop can go on ------------------------
 
     def _ask(self, event: Event, question: Callable[..., Answer], *facts: Any) -> bool:
-        answer = self._question(question, *facts)
-        if answer is None or not isinstance(answer, Deferred):
-            self._answer(event, event.reply if answer is None else answer)
+        try:
+            answer = question(self.session, *facts)
+        except Exception:
+            answer = self._defect()
+        if answer is None:  # as nearly always
+            self._answer(event, event.reply)
             return True
-        return self._consider(
-            answer, lambda reply: self._answer(event, event.reply if reply is None else reply)
-        )
+        self._asked = event
+        return self._consider(answer, self._answer_asked)
 
     def _judge_hello(self, event: Hello) -> bool:
         name = one_line(event.domain, 255)
-        self.session = attrs.evolve(self.session, ehlo_domain=name, extended=event.extended)
+        self.session = self.session.greeted(name, extended=event.extended)
         self._answer(event, self._greets(event.reply))
         return True
 
@@ -337,13 +358,14 @@ class ESMTPServerProtocol(ServerArrival):
         return True
 
     def _judge_message(self, event: MessageReceived) -> bool:
-        def answered(reply: Reply | None) -> None:
-            self._charge(0)
-            self._answer(event, say.BROKEN if reply is None else reply)
-
         self._charge(len(event.transaction.body))
+        self._asked = event
         answer = self._question(self._reception.receive, event.transaction)
-        return self._consider(answer, answered)
+        return self._consider(answer, self._answer_message)
+
+    def _answer_message(self, reply: Reply | None) -> None:
+        self._charge(0)
+        self._answer_asked(say.BROKEN if reply is None else reply)
 
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
@@ -366,10 +388,8 @@ class ESMTPServerProtocol(ServerArrival):
                 self._answer(event, event.reply)
                 return True
             self._logins = LoginAttempts(self._listener.authenticator, self._logged_in)
-        return self._consider(
-            self._logins.answer(event),
-            lambda reply: self._answer(event, event.reply if reply is None else reply),
-        )
+        self._asked = event
+        return self._consider(self._logins.answer(event), self._answer_asked)
 
     def _logged_in(self, user: str) -> None:
         self.session = attrs.evolve(self.session, user=user, may_relay=True)

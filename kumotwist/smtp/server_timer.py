@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from kumotwist.smtp.server_connection import LINGER
+
 __all__ = ["SessionTimer"]
+
+# Most sessions are over soon, and end with a short wait: a call that looks then serves for both.
+_FIRST_LOOK = LINGER
 
 
 class SessionTimer:
@@ -34,15 +40,18 @@ class SessionTimer:
         """Wait until then, by the clock's time, and no longer."""
         self._deadline = deadline
         call = self._call
-        if call is not None:
-            if self._looks <= deadline:
-                return
+        if call is None:
+            self._look_at(deadline, _FIRST_LOOK)
+        elif self._looks > deadline:
             call.cancel()
-        self._look_at(deadline)
+            self._look_at(deadline)
 
-    def _look_at(self, deadline: float) -> None:
-        self._looks = deadline
-        self._call = self._clock.callLater(max(deadline - self._clock.seconds(), 0), self._due)
+    def _look_at(self, deadline: float, most: float = math.inf) -> None:
+        """Look when the deadline comes, or after so many seconds at most."""
+        now = self._clock.seconds()
+        wait = min(max(deadline - now, 0), most)
+        self._looks = now + wait
+        self._call = self._clock.callLater(wait, self._due)
 
     def stop(self) -> None:
         """Wait for nothing any more."""

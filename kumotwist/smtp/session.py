@@ -43,6 +43,13 @@ class ServerSession:
     proxy: HostPort | None = None
     tls: TLSFacts | None = None
 
+    def greeted(self, ehlo_domain: str, *, extended: bool) -> ServerSession:
+        """The same session after EHLO or HELO."""
+        return ServerSession(
+            self.session_id, self.listener, self.hostname, self.peer, self.local, self.may_relay,
+            ehlo_domain, extended, self.user, self.proxy, self.tls,
+        )  # fmt: skip
+
     @functools.cached_property
     def protocol(self) -> str:
         """The keyword for a C{Received} header's C{with} (RFC 3848): SMTP, or ESMTP with S for

@@ -83,7 +83,7 @@ class SMTPServer(ServerState):
         """
         if self.closed:
             return
-        waiting = self._input
+        waiting = self.input
         if waiting.buffer:
             waiting.append(data)
         else:  # as nearly always: nothing was left over
@@ -96,7 +96,7 @@ class SMTPServer(ServerState):
         """
         if self._owed is not None:
             return PAUSED
-        if not self._input.buffer:
+        if not self.input.buffer:
             return NEED_DATA
         if self._body is not None:
             event = self._next_in_body(self._body)
@@ -151,8 +151,8 @@ class SMTPServer(ServerState):
 
     def take_unread(self) -> bytes:
         """Hand over what no event has been made of, to a machine that goes on."""
-        data = self._input.peek()
-        self._input.clear()
+        data = self.input.peek()
+        self.input.clear()
         return data
 
     # -- input to events ---------------------------------------------------------------------
@@ -161,11 +161,11 @@ class SMTPServer(ServerState):
         """Read on in the message."""
         transaction = self.transaction
         assert transaction is not None
-        used = body.feed(self._input.peek())
+        used = body.feed(self.input.peek())
         if used < 0:
-            self._input.clear()
+            self.input.clear()
             return None
-        self._input.skip(used)
+        self.input.skip(used)
         self._body = None
         transaction.plain = body.plain
         return self._whole(transaction, body.finish(), ".")
@@ -179,7 +179,7 @@ class SMTPServer(ServerState):
 
     def _next_in_chunk(self, chunks: ChunkDialogue) -> Event | None:
         """Read on in a chunk."""
-        chunk = chunks.feed(self._input)
+        chunk = chunks.feed(self.input)
         if chunk is None:
             return None
         transaction, command, refusal = self.transaction, chunks.command, chunk.refusal
@@ -199,10 +199,10 @@ class SMTPServer(ServerState):
         login = self._login
         answers = login is not None and login.in_progress  # a challenge of AUTH
         if not answers:
-            found = self._input.next_match(ORDINARY)
+            found = self.input.next_match(ORDINARY)
             if found is not None:
                 return self._read_ordinary(found)
-        line = self._input.next_line()
+        line = self.input.next_line()
         if line is None:
             return None
         if login is not None and answers:

@@ -42,12 +42,13 @@ class ServerState:
     @param starttls: whether STARTTLS is offered.
     @param tls: whether the connection is encrypted from its beginning.
     @ivar transaction: the transaction under way; L{None} between transactions.
+    @ivar input: what has arrived and no event has been made of; for its owner to look at only.
     @ivar closed: whether the session is over: nothing more is read, and the connection is to be
         closed.
     """
 
     __slots__ = ("_bad", "_body", "_can_start_tls", "_chunks", "_greeted", "_idle", "_input",
-                 "_login", "_messages", "_options", "_owed", "_tls", "closed",
+                 "_login", "_messages", "_options", "_owed", "_tls", "closed", "input",
                  "transaction")  # fmt: skip
 
     def __init__(
@@ -56,7 +57,7 @@ class ServerState:
         self._options = options
         self._can_start_tls = starttls
         self._tls = tls
-        self._input = ServerInput()
+        self.input = ServerInput()
         self._owed: Event | None = None
         self._body: BodyReader | None = None
         # What few sessions need is made when it is needed.
@@ -77,7 +78,7 @@ class ServerState:
     @property
     def unread(self) -> int:
         """Octets that have arrived and that no event has been made of."""
-        return len(self._input)
+        return len(self.input)
 
     @property
     def in_body(self) -> bool:
@@ -103,9 +104,11 @@ class ServerState:
 
     def stop(self) -> None:
         """End the session without a word, and forget all that was received."""
+        if self.closed:
+            return
         self.closed = True
         self._owed = None
-        self._input.clear()
+        self.input.clear()
         self._body = None
         self._forget()
 
@@ -155,7 +158,7 @@ class ServerState:
         if not reply.is_positive:
             return
         # RFC 3207, 4.2: nothing survives that was said in clear, or put into the same segment.
-        self._input.clear()
+        self.input.clear()
         self._greeted = False
         self._forget()
         if self._login is not None:
