@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.journal import RECORD_TYPES, AttemptForm, SourceAddress, make_record, records
+from kumotwist.journal.receptions import ReceptionForm
 from kumotwist.journal.records import encode_record, render_time
 from kumotwist.message import QueuedMessage
 from kumotwist.wire.smtp.replies import EnhancedCode, Reply
@@ -246,6 +247,33 @@ class EncodingTests(SynchronousTestCase):
         for record in (renamed, turned, {}, {"type": "x"}):
             self.assertEqual(json.loads(encode_record(record)), record)
             self.assertEqual(list(json.loads(encode_record(record))), list(record))
+
+
+class ReceptionFormTests(SynchronousTestCase):
+    """Records of receptions, written with what a session has in common."""
+
+    def test_like_all_others(self) -> None:
+        """Each is what the record would be that was built field by field."""
+        tls = {
+            "tls_cipher": "TLS_AES",
+            "tls_protocol_version": "TLSv1.3",
+            "tls_peer_subject_name": ["cü.example"],
+        }
+        for facts in ({}, tls, {**tls, "tls_peer_subject_name": None}):
+            form = ReceptionForm("5" * 32, 'a"b\u2028ü', "2001:db8::1", "ESMTP", "6" * 32, **facts)
+            for reply in (REPLY, Reply(250, None, ("", "\x00"), ".")):
+                record = make_record(
+                    "Reception",
+                    now=MESSAGE.created,
+                    nodeid="5" * 32,
+                    response=reply,
+                    message=MESSAGE,
+                    peer_name='a"b\u2028ü',
+                    peer_address="2001:db8::1",
+                    session_id="6" * 32,
+                    **facts,
+                )
+                self.assertEqual(form.line(MESSAGE, reply), encode_record(record))
 
 
 class AttemptFormTests(SynchronousTestCase):

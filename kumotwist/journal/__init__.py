@@ -7,6 +7,7 @@ nothing.
 """
 
 from kumotwist.journal.attempts import AttemptForm
+from kumotwist.journal.receptions import ReceptionForm
 from kumotwist.journal.records import RECORD_TYPES, RecordType, SourceAddress, make_record
 from kumotwist.journal.settings import LogSettings
 from kumotwist.journal.trace import TooManyWatchersError, Trace, TraceEvent
@@ -17,6 +18,7 @@ __all__ = [
     "AttemptForm",
     "JournalWriter",
     "LogSettings",
+    "ReceptionForm",
     "RecordType",
     "SourceAddress",
     "TooManyWatchersError",

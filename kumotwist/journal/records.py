@@ -21,6 +21,7 @@ __all__ = [
     "encode_text",
     "encode_value",
     "make_record",
+    "quote",
     "render_time",
 ]
 
@@ -166,7 +167,8 @@ def make_record(
 
 # One encoder for all records: json.dumps builds a new one for every call with options.
 _encode_any = json.JSONEncoder(separators=(",", ":"), default=str).encode
-_quoted = json.encoder.encode_basestring_ascii
+#: Writes a text as it stands in JSON, in ASCII.
+quote = json.encoder.encode_basestring_ascii
 
 
 # What make_record builds, in its order.
@@ -196,14 +198,14 @@ def encode_record(record: dict[str, Any]) -> str:
 
 def encode_text(value: str | None) -> str:
     """A text as it stands in JSON, in ASCII; or null."""
-    return "null" if value is None else _quoted(value)
+    return "null" if value is None else quote(value)
 
 
 def encode_value(value: Any) -> str:
     """Any value as it stands in JSON, in ASCII."""
     if value is None:
         return "null"
-    return _quoted(value) if type(value) is str else _encode_any(value)
+    return quote(value) if type(value) is str else _encode_any(value)
 
 
 def encode_object(values: dict[str, str | None] | None) -> str:
@@ -231,18 +233,18 @@ def _encode_fields(record: dict[str, Any]) -> str:
         )
     subject = "null" if tls_subject is None else _encode_any(tls_subject)
     return (
-        f'{{"type":{_quoted(kind)},"id":{_quoted(id)},"sender":{_quoted(sender)},'
-        f'"recipient":{_quoted(recipient)},"queue":{_quoted(queue)},"site":{_quoted(site)},'
+        f'{{"type":{quote(kind)},"id":{quote(id)},"sender":{quote(sender)},'
+        f'"recipient":{quote(recipient)},"queue":{quote(queue)},"site":{quote(site)},'
         f'"size":{size:d},"response":{{"code":{response["code"]:d},"enhanced_code":{code},'
-        f'"content":{_quoted(response["content"])},"command":{encode_text(response["command"])}}},'
+        f'"content":{quote(response["content"])},"command":{encode_text(response["command"])}}},'
         f'"peer_address":{encode_object(peer)},"timestamp":{timestamp:d},"event_time":"{event_time}",'
         f'"created":{created:d},"created_time":"{created_time}","num_attempts":{attempts:d},'
-        f'"bounce_classification":{_quoted(classification)},"egress_pool":{encode_text(pool)},'
+        f'"bounce_classification":{quote(classification)},"egress_pool":{encode_text(pool)},'
         f'"egress_source":{encode_text(source)},"source_address":{encode_object(source_address)},'
         f'"delivery_protocol":{encode_text(delivery_protocol)},'
         f'"reception_protocol":{encode_text(reception_protocol)},"tls_cipher":{encode_text(tls_cipher)},'
         f'"tls_protocol_version":{encode_text(tls_version)},'
-        f'"tls_peer_subject_name":{subject},"tls_policy":{encode_text(tls_policy)},"nodeid":{_quoted(nodeid)},"session_id":{encode_text(session_id)},'
+        f'"tls_peer_subject_name":{subject},"tls_policy":{encode_text(tls_policy)},"nodeid":{quote(nodeid)},"session_id":{encode_text(session_id)},'
         f'"meta":{_encode_any(meta) if meta else "{}"},'
         f'"headers":{_encode_any(headers) if headers else "{}"}}}'
     )

@@ -123,12 +123,17 @@ class HeaderFacts(NamedTuple):
     waives_tls: bool
 
 
+_NOTHING = HeaderFacts(0, False)
+
+
 def header_facts(body: bytes) -> HeaderFacts:
     """Look at a header once; it runs for every message, hence in C and not over L{header_fields}.
 
     @param body: the message, header and body.
     """
     header = b"\n" + body[: header_end(body)].lower()
+    if b"\nreceived" not in header and b"\ntls-required" not in header:
+        return _NOTHING
     received = header.count(b"\nreceived")
     if received:  # perhaps some of them are only the beginning of a longer name
         received = (

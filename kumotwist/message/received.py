@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+from collections.abc import Sequence
 
 from kumotwist.message.dates import date_time
 
-__all__ = ["received_header"]
+__all__ = ["received_header", "received_line", "received_opening"]
 
 _NOT_DOMAIN = re.compile(r"[^A-Za-z0-9._-]")
 _LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
@@ -53,24 +54,60 @@ def received_header(
         3.7.3).
     @return: the field with its final CRLF, folded at 78 characters where that is possible.
     """
-    if smtputf8 and protocol.startswith("ESMTP"):
-        protocol = "UTF8" + protocol[1:]
-    opening = _opening(ehlo, peer, hostname, protocol, tls_version, tls_cipher, tls_subject)
+    opening = received_opening(
+        ehlo, peer, hostname, protocol, tls_version, tls_cipher, tls_subject, smtputf8=smtputf8
+    )
     if not (message_id.isascii() and message_id.isalnum()):
         message_id = _clean(_NOT_ATOM, message_id)
+    return received_line(opening, message_id, now, recipients)
+
+
+def received_line(
+    opening: tuple[str, int], message_id: str, now: float, recipients: Sequence[str]
+) -> bytes:
+    """The same, where what the messages of a session have in common is there already.
+
+    @param opening: see L{received_opening}.
+    @param message_id: an id of ours: nothing but letters and digits.
+    @param now: as for L{received_header}.
+    @param recipients: likewise.
+    """
     recipient = recipients[0] if len(recipients) == 1 else ""
-    if recipient and len(recipient) <= _LONGEST_MAILBOX and _is_plain(recipient):
+    if (
+        recipient
+        and len(recipient) <= _LONGEST_MAILBOX
+        and recipient.isascii()
+        and recipient.isprintable()
+    ):
         words = [message_id, "for", f"<{recipient}>;", date_time(now)]
     else:
         words = [f"{message_id};", date_time(now)]
     return f"{_fold(*opening, words)[0]}\r\n".encode("ascii")
 
 
-def _is_plain(text: str) -> bool:
-    """Whether it is printable ASCII."""
-    return text.isascii() and text.isprintable()
+def received_opening(
+    ehlo: str,
+    peer: str,
+    hostname: str,
+    protocol: str,
+    tls_version: str | None = None,
+    tls_cipher: str | None = None,
+    tls_subject: str | None = None,
+    *,
+    smtputf8: bool = False,
+) -> tuple[str, int]:
+    """What the trace lines of one session's messages have in common.
+
+    The parameters are those of L{received_header}.
+
+    @return: the text up to the id, and the column where it ends.
+    """
+    if smtputf8 and protocol.startswith("ESMTP"):
+        protocol = "UTF8" + protocol[1:]
+    return _opening(ehlo, peer, hostname, protocol, tls_version, tls_cipher, tls_subject)
 
 
+# Sessions of the same client have it in common, too.
 @functools.lru_cache(maxsize=1024)
 def _opening(
     ehlo: str,
@@ -81,7 +118,6 @@ def _opening(
     tls_cipher: str | None,
     tls_subject: str | None,
 ) -> tuple[str, int]:
-    """What the messages of one session have in common, and where its last line ends."""
     literal = _address_literal(peer)
     words = ["from", _host(ehlo) or literal or "unknown"]
     if literal:

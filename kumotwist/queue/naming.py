@@ -40,6 +40,9 @@ class Labels(NamedTuple):
     timing: Mapping[str, str] = MappingProxyType({})
 
 
+_NO_LABELS = Labels()
+
+
 @attrs.define(frozen=True)
 class Naming:
     """Names queues.
@@ -60,7 +63,8 @@ class Naming:
         settings = self.settings
         tenant = _UNFIT.sub("_", session.user)[:128] if settings.tenant_from_login else ""
         if not settings.reads_header or not session.may_relay:
-            return Labels("", tenant or settings.default_tenant or ""), body
+            tenant = tenant or settings.default_tenant or ""
+            return (Labels("", tenant) if tenant else _NO_LABELS), body
         campaign = self._label(body, settings.campaign_header)
         # Who has logged in as somebody does not get to be somebody else.
         tenant = tenant or self._label(body, settings.tenant_header)

@@ -11,12 +11,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.interfaces import IReception, ISpool
 from kumotwist.message.header import header_facts
 from kumotwist.message.queued import QueuedMessage, new_id
-from kumotwist.message.received import received_header
+from kumotwist.message.received import received_line, received_opening
 from kumotwist.queue.bodies import Bodies
 from kumotwist.queue.naming import Labels, Naming, NamingError
 from kumotwist.queue.recorder import Recorder
@@ -135,37 +136,46 @@ class Reception:
             meta[WAIVED] = True
         messages = self._messages(transaction, labels, meta, now)
         body = self._traced(session, body, messages, now)
+        size = len(body)
         for message in messages:
-            message.size = len(body)
-        gone = False
-
-        def cancelled(_: Deferred[Reply]) -> None:
-            nonlocal gone
-            gone = True
-
-        answer: Deferred[Reply] = Deferred(cancelled)
-
-        def stored(_: None) -> None:
-            if gone:
-                # The client has left, or data_processing_timeout was over.
-                self._log.warn(
-                    "{id} was stored too late, nobody waits for it; taken back", id=messages[0].id
-                )
-                self._spool.remove(messages).addErrback(self._not_taken_back)
-                return
-            # First of all the reply: the messages are on disk, and ours whatever happens now.
-            reply = _accepted(messages)
-            answer.callback(reply)
-            self._take(session, messages, body, transaction.plain, reply)
-
-        def not_stored(failure: Any) -> None:
-            if not gone:
-                answer.callback(self._refuse(failure))
-
-        storing = self._spool.store(body, messages)
-        storing.addCallbacks(stored, not_stored)
-        storing.addErrback(lambda failure: self._log.failure("reception failed", failure))
+            message.size = size
+        answer: Deferred[Reply] = Deferred()
+        self._spool.store(body, messages).addCallbacks(
+            self._stored,
+            self._not_stored,
+            (answer, session, messages, body, transaction.plain),
+            errbackArgs=(answer,),
+        )
         return answer
+
+    def _stored(
+        self,
+        _: None,
+        answer: Deferred[Reply],
+        session: ServerSession,
+        messages: list[QueuedMessage],
+        body: bytes,
+        plain: bool,
+    ) -> None:
+        """The messages are on disk."""
+        if answer.called:
+            # It was cancelled: the client has left, or data_processing_timeout was over.
+            self._log.warn(
+                "{id} was stored too late, nobody waits for it; taken back", id=messages[0].id
+            )
+            self._spool.remove(messages).addErrback(self._not_taken_back)
+            return
+        # First of all the reply: the messages are ours whatever happens now.
+        reply = _accepted(messages)
+        answer.callback(reply)
+        try:
+            self._take(session, messages, body, plain, reply)
+        except Exception:
+            self._log.failure("reception failed")
+
+    def _not_stored(self, failure: Failure, answer: Deferred[Reply]) -> None:
+        if not answer.called:
+            answer.callback(self._refuse(failure))
 
     def _messages(
         self, transaction: Transaction, labels: Labels, meta: dict[str, Any], now: float
@@ -188,7 +198,7 @@ class Reception:
         messages = []
         for recipient in transaction.recipients:
             address = self._address(recipient)
-            own = meta.copy()
+            own = {**meta}
             if parameters or recipient.parameters:
                 own.update(_wishes(transaction, recipient))
             # Its size is known when the trace line has been made, which names it.
@@ -210,21 +220,13 @@ class Reception:
     ) -> bytes:
         if session.listener in self._untraced:
             return body
-        tls = session.tls
-        header = received_header(
-            ehlo=session.ehlo_domain,
-            peer=session.peer.host,
-            hostname=session.hostname,
-            protocol=session.protocol,
-            message_id=messages[0].id,
-            now=now,
-            recipients=[message.recipient for message in messages],
-            tls_version=tls.protocol_version if tls else None,
-            tls_cipher=tls.cipher if tls else None,
-            tls_subject=tls.peer_subject if tls else None,
-            smtputf8=bool(messages[0].meta.get("smtputf8")),
-        )
-        return header + body
+        smtputf8 = "smtputf8" in messages[0].meta
+        name = "received, smtputf8" if smtputf8 else "received"
+        opening = session.forms.get(name)
+        if opening is None:
+            opening = session.forms[name] = _opening(session, smtputf8)
+        recipients = [message.recipient for message in messages[:2]]  # one is named, or none
+        return received_line(opening, messages[0].id, now, recipients) + body
 
     def _take(
         self,
@@ -243,15 +245,30 @@ class Reception:
             self._recorder.reception(message, answer, session)
         self._insert(messages)
 
-    def _refuse(self, failure: Any) -> Reply:
+    def _refuse(self, failure: Failure) -> Reply:
         if failure.check(SpoolFullError):
             return Reply.of(452, "4.3.1", "the disk is full or read-only; try again later")
         if not failure.check(SpoolError):
             self._log.failure("the spool failed to store a message", failure)
         return Reply.of(451, "4.3.0", "the message could not be stored; try again later")
 
-    def _not_taken_back(self, failure: Any) -> None:
+    def _not_taken_back(self, failure: Failure) -> None:
         self._log.error("cannot take back a message: {reason}", reason=failure.getErrorMessage())
+
+
+def _opening(session: ServerSession, smtputf8: bool) -> tuple[str, int]:
+    """What the trace lines of a session's messages have in common."""
+    tls = session.tls
+    return received_opening(
+        session.ehlo_domain,
+        session.peer.host,
+        session.hostname,
+        session.protocol,
+        tls.protocol_version if tls else None,
+        tls.cipher if tls else None,
+        tls.peer_subject if tls else None,
+        smtputf8=smtputf8,
+    )
 
 
 def _wishes(transaction: Transaction, recipient: Recipient) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import attrs
 
 from kumotwist.interfaces import IJournal, ITrace
 from kumotwist.journal.attempts import AttemptForm
+from kumotwist.journal.receptions import ReceptionForm
 from kumotwist.journal.records import RecordType, SourceAddress, make_record
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.counters import DeliveryCounters
@@ -102,23 +103,22 @@ class Recorder:
         self, message: QueuedMessage, reply: Reply, session: ServerSession | None = None
     ) -> None:
         """Record that a message was taken, from a client or (without a session) from ourselves."""
-        tls = session.tls if session else None
-        self.counters.received += session is not None
-        self._journal.record(
-            make_record(
-                "Reception",
-                now=message.created,
-                nodeid=self._nodeid,
-                response=reply,
-                message=message,
-                peer_name=session.ehlo_domain if session else "",
-                peer_address=session.peer.host if session else None,
-                tls_cipher=tls.cipher if tls else None,
-                tls_protocol_version=tls.protocol_version if tls else None,
-                tls_peer_subject_name=_subject(tls),
-                session_id=session.session_id if session else None,
+        if session is None:
+            self._journal.record(
+                make_record(
+                    "Reception",
+                    now=message.created,
+                    nodeid=self._nodeid,
+                    response=reply,
+                    message=message,
+                )
             )
-        )
+        else:
+            self.counters.received += 1
+            form = session.forms.get(self._nodeid)
+            if form is None:
+                form = session.forms[self._nodeid] = _reception_form(session, self._nodeid)
+            self._journal.record_line(form.line(message, reply))
         if self.trace.watched:
             self.trace.emit(
                 "reception",
@@ -194,6 +194,26 @@ def _form(facts: AttemptFacts, nodeid: str) -> AttemptForm:
         tls_peer_subject_name=_subject(tls),
         tls_policy=facts.tls_policy or None,
         session_id=facts.session_id or None,
+    )
+
+
+def _reception_form(session: ServerSession, nodeid: str) -> ReceptionForm:
+    """What all records of receptions in a session have in common."""
+    facts: dict[str, Any] = {}
+    tls = session.tls
+    if tls is not None:
+        facts = {
+            "tls_cipher": tls.cipher,
+            "tls_protocol_version": tls.protocol_version,
+            "tls_peer_subject_name": _subject(tls),
+        }
+    return ReceptionForm(
+        nodeid,
+        session.ehlo_domain,
+        session.peer.host,
+        session.protocol,
+        session.session_id,
+        **facts,
     )
 
 

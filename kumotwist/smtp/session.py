@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import attrs
 
@@ -42,6 +43,8 @@ class ServerSession:
     user: str = ""
     proxy: HostPort | None = None
     tls: TLSFacts | None = None
+    #: What others have written down of it for all of its messages, by names of theirs.
+    forms: dict[str, Any] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def greeted(self, ehlo_domain: str, *, extended: bool) -> ServerSession:
         """The same session after EHLO or HELO."""

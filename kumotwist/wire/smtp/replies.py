@@ -72,7 +72,10 @@ class Reply(NamedTuple):
     def content(self) -> str:
         """The text in one line, safe to log, without the codes."""
         lines = self.lines
-        return one_line(lines[0] if len(lines) == 1 else " ".join(filter(None, lines)))
+        text = lines[0] if len(lines) == 1 else " ".join(filter(None, lines))
+        if text.isascii() and text.isprintable() and len(text) <= MAX_REPLY_TEXT:
+            return text  # as most are
+        return one_line(text)
 
     @property
     def is_positive(self) -> bool:
