@@ -133,6 +133,16 @@ class IncludeTests(ConfigCase):
         )
         self.assertEqual(found.node.include, ())
 
+    def test_texts(self) -> None:
+        """From the texts that were read comes the same again, whatever the files say now."""
+        self.write("[source:a]\n", "conf.d/1.ini")
+        found = self.load("[kumo]\ninclude = conf.d/*.ini\n")
+        self.assertNotIn("include =", repr(found))
+        self.write("[nonsense]\n", "conf.d/0.ini")
+        self.write("nonsense", "kumo.ini")
+        again = load(found.files[0], texts=found.texts)
+        self.assertEqual((again, again.files, again.given), (found, found.files, found.given))
+
 
 class PlannedTests(SynchronousTestCase):
     """What is agreed on and what is built."""

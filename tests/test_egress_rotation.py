@@ -85,6 +85,18 @@ class RotationTests(SynchronousTestCase):
         self.assertIsNone(rotation.pick(lambda name: False))
         self.assertIsNotNone(rotation.pick(lambda name: True))
 
+    def test_begins_anywhere(self) -> None:
+        """Begun elsewhere, the sequence is the same one; and begun anywhere, a first pick has the
+        weights' chances."""
+        entries = [("a", 3), ("b", 1), ("c", 2)]
+        whole = self.picks(Rotation(entries), 12)
+        first = Counter[str]()
+        for step in range(600):
+            picks = self.picks(Rotation(entries, step / 600), 6)
+            self.assertIn(picks, whole)
+            first[picks[0]] += 1
+        self.assertEqual(first, {"a": 300, "b": 100, "c": 200})
+
     def test_no_entries(self) -> None:
         """A pool without weights picks nothing."""
         self.assertIsNone(Rotation([("a", 0)]).pick(lambda name: True))
@@ -100,6 +112,13 @@ class RotationsTests(SynchronousTestCase):
         second = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y")]
         self.assertEqual((first, second), (["a", "a"], ["b", "b"]))
         self.assertEqual(rotations.sources("pool"), ["a", "b"])
+
+    def test_phases(self) -> None:
+        """Each site's rotation begins where it is told to."""
+        phases = iter((0.1, 0.0))
+        rotations = Rotations({"pool": [("a", 1), ("b", 3)]}, lambda: next(phases))
+        picks = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y", "x")]
+        self.assertEqual(picks, ["a", "b", "b"])
 
     def test_unknown_pool(self) -> None:
         """A pool that does not exist picks nothing."""

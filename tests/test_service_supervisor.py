@@ -40,9 +40,10 @@ PAGE = "# HELP sent x\n# TYPE sent counter\nsent 2\n# HELP open x\n# TYPE open g
 class PretendedProcess(workers.WorkerProcess):
     """A worker that does what the test says."""
 
-    def spawn(self, reactor: Any, command: Any, sockets: Any) -> None:
+    def spawn(self, reactor: Any, command: Any, sockets: Any, texts: Any) -> None:
         """Keep what a process would be started with."""
         self.command, self.sockets = list(command), list(sockets)
+        self.texts = dict(texts)
         self.heard: list[list[Any]] = []
         self.transport = self
         self.pid = 1000 + self.number
@@ -54,7 +55,7 @@ class PretendedProcess(workers.WorkerProcess):
 
     def end(self, words: str = "exit status 1") -> None:
         """Be gone."""
-        self._ended(words)
+        self._ended(words, words.startswith("killed"))
         self.done.callback(None)
 
     def signalProcess(self, signal: str) -> None:
@@ -120,10 +121,40 @@ class WorkersTests(SupervisorCase):
         self.assertTrue(self.said("the spool holds 7 messages"))
 
     def test_cannot_start(self) -> None:
-        """A worker that ends before the node runs ends the node."""
+        """A worker that ends by itself before the node runs ends the node."""
         self.node.startService()
         self.processes[0].end()
         self.assertTrue(self.network.hasStopped)
+
+    def test_killed_at_first(self) -> None:
+        """A worker that is killed before the node runs is started again; not for ever."""
+        self.node.startService()
+        for pause in (1, 2, 4):
+            self.processes[-1].end("killed by signal 9")
+            self.network.advance(pause + 0.1)
+        self.assertEqual([one.number for one in self.processes], [1, 2, 2, 2, 2])
+        self.assertFalse(self.network.hasStopped)
+        self.processes[-1].end("killed by signal 9")
+        self.assertTrue(self.network.hasStopped)
+
+    def test_one_configuration(self) -> None:
+        """A worker that is started again goes by what the others go by, whatever the file says."""
+        self.ready()
+        path = self.directory / "kumo.ini"
+        first = path.read_text()
+        second = first + "[queue:default]\nmax_age = 1h\n# " + "x" * 200_000 + "\n"
+        path.write_text(second)
+        self.node.reload()
+        path.write_text("[kumo]\nhostname = other.example\n")
+        self.processes[1].end("killed by signal 9")
+        self.network.advance(1.1)
+        again = self.processes[-1]
+        self.assertEqual(again.texts, {str(path): first})
+        for process in (self.processes[0], again):
+            pieces = [each[2] for each in process.heard if each[0] == "text"]
+            self.assertEqual((len(pieces), "".join(pieces)), (3, second))
+        subjects = [each[0] for each in again.heard]
+        self.assertLess(subjects.index("reload"), subjects.index("begin"))
 
     def test_started_again(self) -> None:
         """A worker that ends is started again, each time a little later, and at once again after

@@ -33,7 +33,7 @@ class Configuration:
     @ivar paths: what holds for a site and a source.
     @ivar proxy_rules: their order is their precedence.
     @ivar tls_reports: L{None} without C{[tls-reports]}: nobody is told of TLS then.
-    @ivar files: the files that were read, the main one first; not part of equality.
+    @ivar texts: the text of each file that was read, the main one first; not part of equality.
     @ivar given: what stands in them: C{[KIND]} or C{[KIND:NAME]} for each section,
         and C{[kumo] hostname}; not part of equality.
     """
@@ -53,5 +53,11 @@ class Configuration:
     sinks: Mapping[str, SinkSettings]
     check: CheckSettings
     tls_reports: TLSReportSettings | None = None
-    files: tuple[str, ...] = attrs.field(default=(), eq=False)
+    # There are passwords in them.
+    texts: Mapping[str, str] = attrs.field(factory=dict, eq=False, repr=False)
     given: frozenset[str] = attrs.field(default=frozenset(), eq=False)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that were read, the main one first."""
+        return tuple(self.texts)

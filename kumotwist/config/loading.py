@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +14,7 @@ from kumotwist.config.build import Section, build
 from kumotwist.config.checks import FILES, check
 from kumotwist.config.configuration import Configuration
 from kumotwist.config.errors import ConfigError, ConfigErrors
-from kumotwist.config.reader import read
+from kumotwist.config.reader import read, scan
 from kumotwist.config.sections import KINDS
 from kumotwist.egress.settings import (
     UNSPECIFIED,
@@ -33,15 +33,19 @@ TrySection = Callable[[str, Any], Iterable[tuple[str, str]]]
 """Tries what a section of a kind says, with its settings: keys that cannot be used, and why."""
 
 
-def load(path: str, try_section: TrySection | None = None) -> Configuration:
+def load(
+    path: str, try_section: TrySection | None = None, texts: Mapping[str, str] | None = None
+) -> Configuration:
     """Read a file and those that it includes.
 
     @param path: the main file.
     @param try_section: for those who want to use what is configured: told of each section that is
         well-formed and names no file that cannot be read.
+    @param texts: what the files said once, see L{Configuration.texts}: taken instead of what they
+        say now.
     @raise ConfigErrors: with everything that is wrong.
     """
-    reading = _Reading()
+    reading = _Reading(texts)
     reading.file(path)
     reading.includes(path)
     sections = reading.unique_sections()
@@ -50,7 +54,7 @@ def load(path: str, try_section: TrySection | None = None) -> Configuration:
         reading.errors.extend(_tried(sections, reading.errors, try_section))
     if reading.errors:
         raise ConfigErrors(reading.errors)
-    return _assemble(sections, tuple(reading.files))
+    return _assemble(sections, reading.texts)
 
 
 def _tried(
@@ -69,15 +73,16 @@ def _tried(
 class _Reading:
     """The files read so far, their sections and what is wrong with them."""
 
-    def __init__(self) -> None:
-        self.files: list[str] = []
+    def __init__(self, instead: Mapping[str, str] | None) -> None:
+        self._instead = instead
+        self.texts: dict[str, str] = {}
         self.sections: list[Section] = []
         self.errors: list[ConfigError] = []
 
     def file(self, path: str) -> None:
         """Read one file."""
-        self.files.append(path)
-        ini = read(path)
+        ini = read(path) if self._instead is None else scan(path, self._instead[path])
+        self.texts[path] = ini.text
         self.errors.extend(ini.errors)
         for raw in ini.sections:
             section = build(raw, self.errors)
@@ -86,6 +91,11 @@ class _Reading:
 
     def includes(self, main: str) -> None:
         """Read what the main file includes: each file once, in the order of their names."""
+        if self._instead is not None:
+            for path in self._instead:
+                if path != main:
+                    self.file(path)
+            return
         for section in [one for one in self.sections if one.kind.name == "kumo"]:
             for pattern in section.values.get("include", ()):
                 found = sorted(glob.glob(os.path.join(os.path.dirname(main), pattern)))
@@ -93,7 +103,7 @@ class _Reading:
                     problem = f"{pattern!r} matches no file (relative to the file that says it)"
                     self.errors.append(section.error("include", problem))
                 for path in found:
-                    if not any(_same_file(path, known) for known in self.files):
+                    if not any(_same_file(path, known) for known in self.texts):
                         self.file(path)
 
     def unique_sections(self) -> list[Section]:
@@ -113,7 +123,7 @@ def _same_file(one: str, other: str) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configuration:
+def _assemble(sections: Sequence[Section], texts: Mapping[str, str]) -> Configuration:
     """Put sections together that have nothing wrong with them."""
 
     def single(kind: str) -> Any:
@@ -164,7 +174,7 @@ def _assemble(sections: Sequence[Section], files: tuple[str, ...]) -> Configurat
         sinks=MappingProxyType(by_name("sink")),
         check=settings("check"),
         tls_reports=single("tls-reports"),
-        files=files,
+        texts=texts,
         given=_given(sections),
     )
 

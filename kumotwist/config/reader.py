@@ -13,7 +13,7 @@ import attrs
 
 from kumotwist.config.errors import ConfigError
 
-__all__ = ["Entry", "IniFile", "RawSection", "read"]
+__all__ = ["Entry", "IniFile", "RawSection", "read", "scan"]
 
 
 @attrs.define(frozen=True)
@@ -40,10 +40,14 @@ class RawSection:
 
 @attrs.define(frozen=True)
 class IniFile:
-    """What was read from a file, and what could not be."""
+    """What was read from a file, and what could not be.
+
+    @ivar text: all of it.
+    """
 
     sections: tuple[RawSection, ...]
     errors: tuple[ConfigError, ...]
+    text: str = ""
 
 
 def read(path: str) -> IniFile:
@@ -60,11 +64,16 @@ def read(path: str) -> IniFile:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return IniFile((), (ConfigError(path, 1, "", "", f"cannot be read: {reason}"),))
-    scan = _Scan(path)
+    return scan(path, text)
+
+
+def scan(path: str, text: str) -> IniFile:
+    """Take a text for that of a file."""
+    lines = _Scan(path)
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
-        scan.line(number, line)
-    scan.finish_value()
-    return IniFile(tuple(scan.sections), tuple(scan.errors))
+        lines.line(number, line)
+    lines.finish_value()
+    return IniFile(tuple(lines.sections), tuple(lines.errors), text)
 
 
 class _Scan:

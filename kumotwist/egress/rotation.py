@@ -25,11 +25,15 @@ class Rotation:
     """The rotation of one pool for one site.
 
     @param entries: pairs of a source's name and its weight; a weight of 0 leaves it out.
+    @param phase: with which of a cycle's picks it begins, from 0 to less than 1: all are as likely
+        as each other if this is.
     """
 
-    def __init__(self, entries: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, entries: Sequence[tuple[str, int]], phase: float = 0.0) -> None:
         self._entries = _reduced(entries)
         self._heap: list[tuple[Fraction, int, int]] = []
+        if phase:
+            self._begin_cycle(*self._turn_at(phase))
 
     def follow(self, entries: Sequence[tuple[str, int]]) -> None:
         """Go on with other entries: those that stay keep the turns of this cycle that they have
@@ -92,10 +96,24 @@ class Rotation:
             return []
         return [(Fraction(number + 1, weight), index, number + 1)]
 
-    def _begin_cycle(self) -> None:
-        self._heap = [
-            (Fraction(1, weight), index, 1) for index, (_, weight) in enumerate(self._entries)
-        ]
+    def _turn_at(self, phase: float) -> tuple[Fraction, int]:
+        """A turn of the cycle: its deadline, and the index of its entry."""
+        left = int(phase * sum(weight for _, weight in self._entries))
+        for index, (_, weight) in enumerate(self._entries):
+            if left < weight:
+                return Fraction(left + 1, weight), index
+            left -= weight
+        return Fraction(0), 0
+
+    def _begin_cycle(self, first: Fraction = Fraction(0), whose: int = 0) -> None:
+        """Begin a cycle, at its beginning or with one of its turns."""
+        self._heap = []
+        for index, (_, weight) in enumerate(self._entries):
+            number = max(1, ceil(first * weight))
+            if (Fraction(number, weight), index) < (first, whose):
+                number += 1
+            if number <= weight:
+                self._heap.append((Fraction(number, weight), index, number))
         heapq.heapify(self._heap)
 
 
@@ -110,10 +128,18 @@ class Rotations:
     """A rotation per pool and site, which outlives the queues that use it.
 
     @param pools: the entries of every pool by its name.
+    @param phase: asked where each rotation begins, see L{Rotation}; at the beginning without it.
+        Processes that share the mail for a site begin anywhere, or the first source would have the
+        first messages of all of them.
     """
 
-    def __init__(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, Sequence[tuple[str, int]]],
+        phase: Callable[[], float] | None = None,
+    ) -> None:
         self._pools = pools
+        self._phase = phase
         self._rotations: OrderedDict[tuple[str, str, str], Rotation] = OrderedDict()
         self._pools_of = self._by_source()
 
@@ -153,7 +179,9 @@ class Rotations:
         rotation = self._rotations.get(key)
         if rotation is None:
             entries = [entry for entry in self._pools.get(pool, ()) if entry[0] != without]
-            rotation = self._rotations[key] = Rotation(entries)
+            rotation = self._rotations[key] = Rotation(
+                entries, self._phase() if self._phase else 0.0
+            )
             if len(self._rotations) > MAX_ROTATIONS:
                 self._rotations.popitem(last=False)
         else:

@@ -7,7 +7,7 @@ it goes by it and none by a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -30,7 +30,7 @@ _log = Logger()
 
 #: What is applied whole.
 _APPLIED = frozenset(
-    {"sources", "pools", "queues", "paths", "dns", "proxy_rules", "files", "given"}
+    {"sources", "pools", "queues", "paths", "dns", "proxy_rules", "texts", "given"}
 )
 #: The sections whose names are not those of their fields.
 _SECTIONS = {"node": "kumo", "proxies": "proxy", "tls_reports": "tls-reports"}
@@ -60,14 +60,22 @@ class LiveSettings:
     @ivar resolver: by C{[dns]}.
     """
 
-    def __init__(self, reactor: Any, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        configuration: Configuration,
+        phase: Callable[[], float] | None = None,
+    ) -> None:
+        """
+        @param phase: see L{Rotations}.
+        """
         self._reactor = reactor
         self.configuration = configuration
         self.queues, self.paths = QueueTable(), PathTable()
         self.queues.adopt(configuration.queues)
         self.paths.adopt(configuration.paths)
         self.sources = {name: Source.of(one) for name, one in configuration.sources.items()}
-        self.rotations = Rotations(_pools(configuration))
+        self.rotations = Rotations(_pools(configuration), phase)
         self.resolver: Any = CurrentResolver(Resolver(reactor, configuration.dns))
 
     def adopt(self, new: Configuration) -> Change:
@@ -117,7 +125,11 @@ def _way(settings: SourceSettings) -> SourceSettings:
     return attrs.evolve(settings, **_NOT_THE_WAY)
 
 
-def read_again(running: Configuration, kept: Collection[str] = _KEPT) -> Configuration | None:
+def read_again(
+    running: Configuration,
+    kept: Collection[str] = _KEPT,
+    texts: Mapping[str, str] | None = None,
+) -> Configuration | None:
     """Read the files of a configuration again; what is wrong with them is logged.
 
     A file that is empty, or has lost what cannot change anyway, is taken for one that is just
@@ -125,11 +137,12 @@ def read_again(running: Configuration, kept: Collection[str] = _KEPT) -> Configu
 
     @param running: what the process was started with.
     @param kept: the kinds of sections that it cannot lose while it runs.
+    @param texts: what another process has read, instead of what the files say now.
     @return: L{None} if anything is wrong.
     """
     path = running.files[0]
     try:
-        new = load(path)
+        new = load(path, texts=texts)
     except ConfigErrors as errors:
         for error in errors.errors:
             _log.error("{error}", error=str(error))

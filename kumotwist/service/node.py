@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -102,7 +102,8 @@ class Node(MultiService):
             configuration.log.path or os.path.join(self._state_dir, "log"),
         )
         self._trace = self._sharing.trace
-        self._live = LiveSettings(reactor, configuration)
+        phase = random.random if share[1] > 1 else None
+        self._live = LiveSettings(reactor, configuration, phase)
         self._health = SourceHealth(reactor.seconds, self._sharing.tell_source)
         self._listening: list[tuple[str, ListeningService]] = []
         self._shared_ports: list[SharedPort] = []
@@ -439,13 +440,15 @@ class Node(MultiService):
             await self._spool.close()
         self._journal.close()
 
-    def reload(self) -> None:
+    def reload(self, texts: Mapping[str, str] | None = None) -> None:
         """Read the configuration again and go by it, whole or not at all.
 
         No connection ends for it, and no message: what is under way goes on as it began.
+
+        @param texts: what the supervisor has read; L{None} to read the files.
         """
         before = self._live.configuration
-        new = read_again(self._configuration)
+        new = read_again(self._configuration, texts=texts)
         if new is None or self._reception.closed is _STOPPING:
             return
         change = self._live.adopt(new)

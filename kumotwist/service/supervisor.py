@@ -47,6 +47,10 @@ _LAST_PATIENCE = 30.0
 #: Seconds until a worker that ended is started again: at first, and at most where it ends again
 #: and again within that time.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+#: How often a worker may be killed before it has taken mail for the first time.
+_FIRST_KILLS = 3
+#: Characters of a configuration that go into one line of a channel.
+_PIECE = 100_000
 
 
 @attrs.define
@@ -56,6 +60,7 @@ class _Place:
     @ivar reason: why it takes no mail; empty if it does.
     @ivar waiting: messages that were in its spool; L{None} until they have been counted.
     @ivar counted: whether the worker that has the place now has counted them.
+    @ivar kills: how many of its workers have been killed.
     """
 
     number: int
@@ -64,6 +69,7 @@ class _Place:
     reason: str = "the worker is starting"
     waiting: int | None = None
     counted: bool = False
+    kills: int = 0
     started: float = 0.0
     pause: float = _FIRST_PAUSE
     restart: Any = None
@@ -154,12 +160,16 @@ class Supervisor(MultiService):
         process = WorkerProcess(
             place.number,
             lambda subject, rest: self._received(place, subject, rest),
-            lambda words: self._ended(place, words),
+            lambda words, killed: self._ended(place, words, killed),
         )
         place.process, place.started = process, self._reactor.seconds()
         place.lender = Lender(self._limits, lambda message: process.channel.send("limits", message))
-        command = worker_command(self._reactor, self._configuration.files[0], orders)
-        process.spawn(self._reactor, command, self._descriptors)
+        command = worker_command(self._reactor, self._first.files[0], orders)
+        # Whatever the files say by now, it goes by what the others go by.
+        process.spawn(self._reactor, command, self._descriptors, self._first.texts)
+        if self._configuration is not self._first:
+            for message in self._reloading_messages():
+                process.channel.send(*message)
         process.channel.send("watched", self._pages.watched)
         self._tell_holds(process)
         for order in self._orders.fields():
@@ -206,7 +216,14 @@ class Supervisor(MultiService):
             if held > 0:
                 process.channel.send("source", source, hold._replace(held=held, next_try=soon))
 
-    def _ended(self, place: _Place, words: str) -> None:
+    def _reloading_messages(self) -> Iterator[tuple[str, ...]]:
+        """What has a worker go by the configuration that was read last."""
+        for path, text in self._configuration.texts.items():
+            for start in range(0, len(text) or 1, _PIECE):
+                yield "text", path, text[start : start + _PIECE]
+        yield ("reload",)
+
+    def _ended(self, place: _Place, words: str, killed: bool) -> None:
         """A worker is gone. What it held is free; its spool waits for it."""
         if place.lender is not None:
             place.lender.close()
@@ -217,9 +234,11 @@ class Supervisor(MultiService):
         self._steering.worker_ended(place.number)
         if not self.running:
             return
-        # It reads the files when it is started again.
+        # It is told when it is started again.
         self._reloaded(place)
-        if place.waiting is None and not self._announced:
+        place.kills += killed
+        beginning = place.waiting is None and not self._announced
+        if beginning and (not killed or place.kills > _FIRST_KILLS):
             self._log.critical("worker {n} cannot start: {words}", n=place.number, words=words)
             # twistd has no way to be told an exit status once the reactor runs.
             self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
@@ -287,7 +306,8 @@ class Supervisor(MultiService):
         self._configuration = new
         for proxy in self._proxies:
             proxy.go_by(new.proxy_rules.items())
-        self._reloading = set(self._tell_all("reload"))
+        for message in self._reloading_messages():
+            self._reloading = set(self._tell_all(*message))
 
     def _reloaded(self, place: _Place) -> None:
         if place.number not in self._reloading:

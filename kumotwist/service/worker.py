@@ -40,6 +40,7 @@ class Worker:
     def __init__(self, reactor: Any, configuration: Configuration, orders: WorkerOrders) -> None:
         self._reactor = reactor
         self._stopping = False
+        self._texts: dict[str, str] = {}
         self._channel = Channel(self._received, self._abandoned)
         self._limits = RemoteLimits(reactor, lambda message: self._channel.send("limits", message))
         self._trace = ForwardedTrace(reactor.seconds, self._forward)
@@ -95,13 +96,20 @@ class Worker:
             case "steer":
                 number, method, facts, named = rest
                 Deferred.fromCoroutine(self._steer(number, method, facts, named))
+            case "text":
+                self._heard_text(*rest)
             case "reload":
-                self.node.reload()
+                texts, self._texts = self._texts, {}
+                self.node.reload(texts)
                 self._channel.send("reloaded")
             case "hurry":
                 self.node.hurry()
             case "stop":
                 self._stop()
+
+    def _heard_text(self, path: str, piece: str) -> None:
+        """A piece of a configuration file, for the next C{reload}."""
+        self._texts[path] = self._texts.get(path, "") + piece
 
     def _begin_to_work(self) -> None:
         if not self._informed.called:

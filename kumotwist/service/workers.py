@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.reactors import getReactorTypes
@@ -74,7 +74,7 @@ class WorkerProcess(ProcessProtocol):
 
     @param number: which one it is.
     @param received: is given the subject and the rest of each message of its channel.
-    @param ended: called when it is gone, with the reason in words.
+    @param ended: called when it is gone, with the reason in words, and whether it was killed.
     @ivar channel: to talk to it.
     @ivar done: fires when it is gone.
     """
@@ -86,7 +86,7 @@ class WorkerProcess(ProcessProtocol):
         self,
         number: int,
         received: Callable[[str, list[Any]], None],
-        ended: Callable[[str], None],
+        ended: Callable[[str, bool], None],
     ) -> None:
         self.number = number
         self.channel = Channel(received, lambda: None)
@@ -95,17 +95,26 @@ class WorkerProcess(ProcessProtocol):
         lines = LogLines(lambda line: self._log.info("worker {n}: {line}", n=number, line=line))
         self._lines = {1: lines, 2: lines}
 
-    def spawn(self, reactor: Any, command: Sequence[str], sockets: Sequence[int]) -> None:
+    def spawn(
+        self,
+        reactor: Any,
+        command: Sequence[str],
+        sockets: Sequence[int],
+        texts: Mapping[str, str],
+    ) -> None:
         """Start the process.
 
         @param sockets: descriptors that it gets, from L{FIRST_SOCKET} on.
+        @param texts: the configuration's, which it reads from its standard input: there may be
+            passwords in them.
         """
         ours, theirs = socket.socketpair()
-        nothing = os.open(os.devnull, os.O_RDONLY)
         try:
-            descriptors: dict[int, Any] = {0: nothing, 1: "r", 2: "r", CHANNEL: theirs.fileno()}
+            descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r", CHANNEL: theirs.fileno()}
             descriptors.update(enumerate(sockets, FIRST_SOCKET))
             reactor.spawnProcess(self, command[0], list(command), env=None, childFDs=descriptors)
+            self.transport.writeToChild(0, json.dumps(dict(texts)).encode("ascii"))
+            self.transport.closeChildFD(0)
             ours.setblocking(False)
             factory = Factory.forProtocol(lambda: self.channel)
             factory.noisy = False
@@ -113,7 +122,6 @@ class WorkerProcess(ProcessProtocol):
         finally:
             ours.close()
             theirs.close()
-            os.close(nothing)
 
     def kill(self) -> None:
         """End it at once, if it runs."""
@@ -129,5 +137,6 @@ class WorkerProcess(ProcessProtocol):
         self._lines[1].ended()
         value: Any = reason.value
         signal, code = getattr(value, "signal", None), getattr(value, "exitCode", None)
-        self._ended(f"killed by signal {signal}" if signal else f"exit status {code}")
+        words = f"killed by signal {signal}" if signal else f"exit status {code}"
+        self._ended(words, bool(signal))
         self.done.callback(None)

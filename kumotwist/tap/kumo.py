@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.application.service import IService
@@ -30,22 +32,28 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Read the configuration: with mistakes in it nothing starts."""
-        self.configuration = read_configuration(self["config"])
+        texts = None
         if self["worker"] is not None:
             from kumotwist.service.orders import WorkerOrders
 
             self.orders = WorkerOrders.parse(self["worker"])
+            # What the node runs; the files may say something else by now.
+            texts = json.load(sys.stdin)
+        self.configuration = read_configuration(self["config"], texts)
         if self["check"]:
             sys.stdout.write(f"{self['config']}: ok\n")
             raise SystemExit(0)
 
 
-def read_configuration(path: str) -> Configuration:
-    """Read a configuration, or print every mistake in it and exit with status 1."""
+def read_configuration(path: str, texts: Mapping[str, str] | None = None) -> Configuration:
+    """Read a configuration, or print every mistake in it and exit with status 1.
+
+    @param texts: see L{load}.
+    """
     from kumotwist.service.certificates import unusable_certificates
 
     try:
-        return load(path, unusable_certificates)
+        return load(path, unusable_certificates, texts)
     except ConfigErrors as errors:
         sys.stderr.write(f"{errors}\n")
         raise SystemExit(1) from None

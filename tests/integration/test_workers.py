@@ -93,8 +93,8 @@ class WorkersTests(TestCase):
 
     async def test_killed_worker(self) -> None:
         """One worker is killed under load, then the other: mail is taken all the same, they are
-        started again, whatever was accepted arrives, and C{connection_limit} holds for both
-        together all the time."""
+        started again, with what the node runs though the file is broken by then, whatever was
+        accepted arrives, and C{connection_limit} holds for both together all the time."""
         sink = start_sink(self)
         most = 0
 
@@ -106,6 +106,7 @@ class WorkersTests(TestCase):
         sink.answers = answers
         config = direct(sink.route).replace("connection_limit = 4", "connection_limit = 3")
         kumo = await start_node(self, config)
+        kumo.config_path.write_text("[kumo]\nnonsense\n", encoding="utf-8")
         accepted: list[str] = []
         stop = threading.Event()
         senders = self.senders(kumo, accepted, stop)
