@@ -69,7 +69,7 @@ class ResumptionCase(SynchronousTestCase):
         world.inject("c@b.example")
         world.network.pass_time(5)
         self.assertEqual(world.kinds(), ["Delivery"])
-        context = world.scheduler._context
+        context = world.context
         assert context is not None
         self.assertEqual(len(context.tls_sessions), 1)
         world.network.connections.clear()

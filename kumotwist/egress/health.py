@@ -187,6 +187,7 @@ class SourceHealth:
     @param now: tells the time in seconds; its zero does not matter.
     @param tell: is told of each source that is found to be held, and with L{None} of each that was
         and works again, for the node's other processes.
+    @ivar ailing: what is known against sources, by their names: whoever is not there is well.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class SourceHealth:
     ) -> None:
         self._now = now
         self._tell = tell
-        self._ailing: dict[str, Health] = {}
+        self.ailing: dict[str, Health] = {}
 
     def adopt(self, source: str, hold: Hold | None) -> bool:
         """Go by what another process has found out.
@@ -206,9 +207,9 @@ class SourceHealth:
         """
         before = self.usable(source)
         if hold is None:
-            self._ailing.pop(source, None)
+            self.ailing.pop(source, None)
         else:
-            self._ailing.setdefault(source, Health()).adopt(self._now(), hold)
+            self.ailing.setdefault(source, Health()).adopt(self._now(), hold)
         return self.usable(source) is not before
 
     def _spread(self, source: str, health: Health) -> None:
@@ -217,65 +218,65 @@ class SourceHealth:
 
     def forget(self, source: str) -> None:
         """The source is no more, or its name stands for another way out."""
-        self._ailing.pop(source, None)
+        self.ailing.pop(source, None)
 
     def usable(self, source: str) -> bool:
         """Whether mail may be given to the source without further ado."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return health is None or not health.troubled
 
     def suspended(self, source: str) -> bool:
         """Whether the source is known not to work, for who watches. What is not usable any more,
         and was not tried within L{FORGOTTEN} seconds after its hold, since no mail has come for it,
         is on probation: nobody knows."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         if health is None or not health.troubled:
             return False
         return self._now() < health.held_until + FORGOTTEN
 
     def may_try(self, source: str) -> bool:
         """Whether a source that is not usable may be tried now; see L{begin_try}."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return health is None or health.next_try(self._now()) <= 0
 
     def next_try(self, source: str) -> float:
         """Seconds until the source may be used or tried; infinity while a try is under way."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return 0.0 if health is None else health.next_try(self._now())
 
     def begin_try(self, source: str, site: str) -> None:
         """One message for a site is about to show whether the source works again."""
-        self._ailing[source].begin_try(site)
+        self.ailing[source].begin_try(site)
 
     def end_try(self, source: str, site: str) -> None:
         """No connection to the site is being made any more, by the source that was tried so."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         if health is not None:
             health.end_try(site, self._now())
 
     def is_tried(self, source: str, site: str) -> bool:
         """Whether a try of the source towards this site is due or under way."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return health is not None and health.is_tried(site)
 
     def held_for(self, source: str) -> float:
         """Seconds until the hold ends; 0 if the source is not held."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return 0.0 if health is None else max(0.0, health.held_until - self._now())
 
     def pause(self, source: str) -> float:
         """Seconds for which a message waits after a failure of the source that was tolerated."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return FIRST_HOLD if health is None else health.pause or FIRST_HOLD
 
     def reason(self, source: str) -> str:
         """What failed last, in words; empty if nothing is known against it."""
-        health = self._ailing.get(source)
+        health = self.ailing.get(source)
         return "" if health is None else health.reason
 
     def failed(self, source: str, reason: str, suspension: Suspension | None = None) -> float:
         """Record a failure that is the source's or its proxy's; see L{Health.failed}."""
-        health = self._ailing.setdefault(source, Health())
+        health = self.ailing.setdefault(source, Health())
         held = health.failed(self._now(), reason, suspension)
         self._spread(source, health)
         return held
@@ -285,7 +286,7 @@ class SourceHealth:
     ) -> float:
         """Record silence or a close behind a proxy that cannot explain itself, or what it
         answered to this destination alone; see L{Health.suspected}."""
-        health = self._ailing.setdefault(source, Health())
+        health = self.ailing.setdefault(source, Health())
         held = health.suspected(self._now(), site, reason, suspension)
         self._spread(source, health)
         return held
@@ -295,7 +296,7 @@ class SourceHealth:
 
         @return: whether it had been held until now.
         """
-        health = self._ailing.pop(source, None)
+        health = self.ailing.pop(source, None)
         if health is None or not health.troubled:
             return False
         self._tell(source, None)

@@ -131,6 +131,7 @@ class Rotations:
     @param phase: asked where each rotation begins, see L{Rotation}; at the beginning without it.
         Processes that share the mail for a site begin anywhere, or the first source would have the
         first messages of all of them.
+    @ivar only: the sources that are alone in their pools, by the name of the pool.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class Rotations:
         self._pools = pools
         self._phase = phase
         self._rotations: OrderedDict[tuple[str, str, str], Rotation] = OrderedDict()
-        self._pools_of = self._by_source()
+        self._pools_of, self.only = self._by_source(), self._alone()
 
     def pick(
         self,
@@ -191,7 +192,7 @@ class Rotations:
     def follow(self, pools: Mapping[str, Sequence[tuple[str, int]]]) -> None:
         """Go on with other pools; what stays of them keeps its place in the rotation."""
         self._pools = pools
-        self._pools_of = self._by_source()
+        self._pools_of, self.only = self._by_source(), self._alone()
         for key, rotation in list(self._rotations.items()):
             pool, _, without = key
             if pool in pools:
@@ -209,6 +210,10 @@ class Rotations:
             for source in self.sources(pool):
                 found.setdefault(source, []).append(pool)
         return found
+
+    def _alone(self) -> dict[str, str]:
+        sources = {pool: self.sources(pool) for pool in self._pools}
+        return {pool: names[0] for pool, names in sources.items() if len(names) == 1}
 
     def pools_of(self, source: str) -> list[str]:
         """The pools in which a source has a weight."""

@@ -67,7 +67,9 @@ def avoid_source(message: QueuedMessage, source: str) -> None:
 
 def preference(message: QueuedMessage) -> Preference:
     """What the message's memory asks for."""
-    source = message.meta.get(_SOURCE)
+    if _SOURCE not in message.meta:  # as in most
+        return NO_PREFERENCE
+    source = message.meta[_SOURCE]
     if not isinstance(source, str):
         return NO_PREFERENCE
     if message.meta.get(_REFUSAL) == _GREYLISTED:

@@ -93,30 +93,28 @@ class SourceChoice:
 
     def pick(self, pool: str, plan: Plan, preference: Preference) -> str | None:
         """Choose; a source that is not usable may be chosen for a try."""
+        only = self._rotations.only.get(pool)
+        if only is not None:  # there is nothing to choose
+            return only if self._eligible(only, plan) else None
         return self._rotations.pick(
             pool,
             plan.lane,
-            # Asking for the rate comes last, for it is used up by being asked.
-            lambda source: (
-                self._eligible(source, plan.lane)
-                and not self._is_suspended(source, plan.site)
-                and self._selection.may_choose(source, plan)
-            ),
+            lambda source: self._eligible(source, plan),
             prefer=preference.prefer,
             avoid=preference.avoid,
         )
 
-    def _eligible(self, source: str, site: str) -> bool:
+    def _eligible(self, source: str, plan: Plan) -> bool:
+        """Whether a source can carry a message to a site now; it is chosen then."""
         return (
             source in self._sources
-            and self._health.may_try(source)
-            and (not self._bars or self._bar(source, site) is None)
-            and not self._is_full(source, site)
+            and (source not in self._health.ailing or self._health.may_try(source))
+            and (not self._bars or self._bar(source, plan.lane) is None)
+            and not self._is_full(source, plan.lane)
+            and (not self._orders.any or self._orders.ready_suspended(source, plan.site) is None)
+            # This comes last, for the rate is used up by being asked for.
+            and (not self._selection.limited or self._selection.may_choose(source, plan))
         )
-
-    def _is_suspended(self, source: str, site: str) -> bool:
-        orders = self._orders
-        return orders.any and orders.ready_suspended(source, site) is not None
 
     def forget_bars(self) -> None:
         """Pass nothing over any more: what was learned speaks of another configuration."""

@@ -63,16 +63,19 @@ class FairLine:
 
 
 class FairQueue:
-    """Messages of many queues, of which each gets its turn; those of one queue keep their order."""
+    """Messages of many queues, of which each gets its turn; those of one queue keep their order.
+
+    @ivar length: how many there are.
+    """
 
     def __init__(self) -> None:
         self._ahead: deque[QueuedMessage] = deque()
         self._line = FairLine()
         self._queues: dict[str, deque[QueuedMessage]] = {}
-        self._length = 0
+        self.length = 0
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __iter__(self) -> Iterator[QueuedMessage]:
         yield from self._ahead
@@ -87,12 +90,12 @@ class FairQueue:
                 waiting = self._queues[message.queue] = deque()
                 self._line.add(message.queue)
             waiting.append(message)
-            self._length += 1
+            self.length += 1
 
     def put_back(self, messages: list[QueuedMessage]) -> None:
         """Take messages back that had their turn: they come first of all."""
         self._ahead.extendleft(reversed(messages))
-        self._length += len(messages)
+        self.length += len(messages)
 
     def take(self, most: int) -> list[QueuedMessage]:
         """The message whose turn it is, with those behind it that share its body and sender.
@@ -104,14 +107,15 @@ class FairQueue:
             return self._take_from(self._ahead, most)
         if not self._queues:
             return []
-        name = self._line.first()
+        alone = len(self._queues) == 1  # then nobody takes turns with it
+        name = next(iter(self._queues)) if alone else self._line.first()
         waiting = self._queues[name]
         batch = self._take_from(waiting, most)
-        if waiting:
-            self._line.rotate()
-        else:
+        if not waiting:
             del self._queues[name]
             self._line.remove(name)
+        elif not alone:
+            self._line.rotate()
         return batch
 
     def _take_from(self, waiting: deque[QueuedMessage], most: int) -> list[QueuedMessage]:
@@ -125,7 +129,7 @@ class FairQueue:
             and len(batch) < most
         ):
             batch.append(waiting.popleft())
-        self._length -= len(batch)
+        self.length -= len(batch)
         return batch
 
     def pop(self) -> QueuedMessage:

@@ -38,10 +38,10 @@ class Plans:
         # Counts the configurations: what was looked up for an earlier one is of no use.
         self._generation = 0
 
-    def known(self, queue: str) -> Plan | None:
+    def known(self, queue: str, now: float) -> Plan | None:
         """The plan of a queue, if it need not be looked up."""
         known = self._plans.get(queue)
-        if known is None or known[0] <= self._clock.seconds():
+        if known is None or known[0] <= now:
             return None
         return known[1]
 

@@ -54,6 +54,7 @@ class Selection:
 
     @param paths: where the rates are configured.
     @param wake: called with a source and a lane when it may be chosen again.
+    @ivar limited: whether there is any such rate.
     """
 
     def __init__(
@@ -63,12 +64,12 @@ class Selection:
         self._limits = limits
         self._paths = paths
         self._wake = wake
-        self._limited = paths.limits_selection
+        self.limited = paths.limits_selection
         self._pacers: dict[tuple[str, str], Pacer] = {}
 
     def may_choose(self, source: str, plan: Plan) -> bool:
         """Choose a source for a site, if its rates allow it."""
-        if not self._limited:
+        if not self.limited:
             return True
         path = self._paths.resolve(plan.domain, plan.site, source)
         named = path.additional_source_selection_rates
@@ -90,7 +91,7 @@ class Selection:
 
     def reconsider(self) -> None:
         """The rates may have changed."""
-        self._limited = self._paths.limits_selection
+        self.limited = self._paths.limits_selection
         for pacer in list(self._pacers.values()):
             pacer.reconsider()
 

@@ -51,18 +51,17 @@ class ReadyQueues:
 
         @param pool: the pool that chose the source.
         """
-        by_lane = self._queues.setdefault(source, {})
-        ready = by_lane.get(plan.lane)
+        ready = self.get(source, plan.lane)
         if ready is None:
             path = self._paths.resolve(plan.domain, plan.site, source)
             ready = self._build(self._sources[source], plan, path, pool)
-            by_lane[plan.lane] = ready
+            self._queues.setdefault(source, {})[plan.lane] = ready
         return ready
 
     def is_full(self, source: str, lane: str) -> bool:
         """Whether a queue takes no more."""
         ready = self.get(source, lane)
-        return False if ready is None else ready.full
+        return ready is not None and ready.full
 
     def retire(self, sources: Iterable[str]) -> None:
         """Sources that are no more, or whose names stand for other ways out."""

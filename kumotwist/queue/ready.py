@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from zope.interface import Interface, implementer
+from zope.interface import Attribute, Interface, implementer
 
 from kumotwist.egress.settings import PathSettings
 from kumotwist.egress.source import Source
@@ -44,8 +44,7 @@ def ideal_sessions(limit: int, load: int) -> int:
 class IDispatcher(Interface):
     """Who filled a ready queue, and takes messages back that its source cannot carry."""
 
-    def may_send() -> bool:
-        """Whether deliveries may start at all."""
+    may_send: bool = Attribute("Whether deliveries may start at all.")
 
     def take_back(messages: list[QueuedMessage]) -> None:
         """These look for another source."""
@@ -99,6 +98,7 @@ class ReadyQueue:
         dispatcher: IDispatcher,
     ) -> None:
         self.source = source
+        self._source_name = source.name
         self.plan = plan
         self.path = path
         self.pool = pool
@@ -166,7 +166,7 @@ class ReadyQueue:
     @property
     def full(self) -> bool:
         """Whether C{max_ready} is reached."""
-        return len(self._messages) >= self.path.max_ready
+        return self._messages.length >= self.path.max_ready
 
     @property
     def room(self) -> int:
@@ -190,10 +190,11 @@ class ReadyQueue:
     def _handed_over(self, messages: Sequence[QueuedMessage]) -> bool:
         """Give a message that has nobody before it to a session that has nothing to do."""
         if (
-            self._messages
+            self._messages.length
             or self._message_rates
             or self._kicking
-            or not self._open_for_business()
+            or self._stopping
+            or not self._dispatcher.may_send
             or self._wants_trial()
         ):
             return False
@@ -220,22 +221,22 @@ class ReadyQueue:
             return
         self._kicking = True
         try:
-            while self._may_take() and self._wants_trial() and self._may_connect():
+            while self._wants_trial() and self._may_take() and self._may_connect():
                 self._ask_for_place(trial=True)
-            while self._may_take() and self._idle:
+            while self._idle and self._may_take():
                 self._idle.popitem()[0].wake()
-            while self._may_take() and self._wants_session() and self._may_connect():
+            while self._wants_session() and self._may_take() and self._may_connect():
                 self._ask_for_place()
         finally:
             self._kicking = False
-        coming = len(self._sessions) + len(self._asked)
-        paced = self._pacer.waits or self._connecting.waits
-        if self._messages and not coming and not paced and self._open_for_business():
+        messages = self._messages
+        coming = self._sessions or self._asked or self._pacer.waits or self._connecting.waits
+        if messages.length and not coming and self._open_for_business():
             # Nobody is going to carry them: the source is held.
             self._return([])
-        if not self._messages or self._stopping:
+        if self._asked and (not messages.length or self._stopping):
             self._ask_no_more()
-        if not self._sessions and (not self._messages or self._stopping):
+        if not self._sessions and (not messages.length or self._stopping):
             if not self._retired:
                 self._context.health.end_try(self.source.name, self.plan.lane)
             self._pacer.stop()
@@ -244,7 +245,7 @@ class ReadyQueue:
 
     def _may_take(self) -> bool:
         """Whether a session would find something to do."""
-        return bool(self._messages) and not self._pacer.waits and self._open_for_business()
+        return self._messages.length > 0 and self._open_for_business() and not self._pacer.waits
 
     def _may_connect(self) -> bool:
         """Whether C{max_connection_rate} allows one more connection, which is counted then."""
@@ -257,7 +258,7 @@ class ReadyQueue:
         self.kick()
 
     def _open_for_business(self) -> bool:
-        return self._dispatcher.may_send() and not self._stopping
+        return self._dispatcher.may_send and not self._stopping
 
     def _ask_for_place(self, trial: bool = False) -> None:
         """A connection needs its place among those that the whole node may have."""
@@ -294,17 +295,17 @@ class ReadyQueue:
     def _wants_trial(self) -> bool:
         """Whether a connection shall be made to see whether the source works again."""
         return (
-            self._trial is None
+            self._source_name in self._context.health.ailing
+            and self._trial is None
             and True not in self._asked.values()
-            and self._context.health.is_tried(self.source.name, self.plan.lane)
+            and self._context.health.is_tried(self._source_name, self.plan.lane)
         )
 
     def _wants_session(self) -> bool:
-        if not self._context.health.usable(self.source.name):
+        coming, limit = len(self._sessions) + len(self._asked), self.path.connection_limit
+        if coming >= limit or not self._context.health.usable(self._source_name):
             return False
-        coming = len(self._sessions) + len(self._asked)
-        limit = self.path.connection_limit
-        return coming < ideal_sessions(limit, len(self._messages) + coming - len(self._idle))
+        return coming < ideal_sessions(limit, self._messages.length + coming - len(self._idle))
 
     def _contested(self) -> None:
         """Another process waits for a place: nobody idles on one."""
@@ -356,7 +357,7 @@ class ReadyQueue:
 
     def take(self) -> list[QueuedMessage]:
         """The next messages for one transaction: one, or several that share body and sender."""
-        if not self._messages or not self._open_for_business():
+        if not self._messages.length or not self._open_for_business():
             return []
         batch = self._fresh()
         if self._message_rates and batch:

@@ -84,8 +84,9 @@ class Scheduler(SourceNews):
         self._sources = sources
         self._rotations = rotations
         self._random = random
-        self._context: SessionContext | None = None
-        self._choice: SourceChoice | None = None
+        # These come with L{use}.
+        self._node: SessionContext
+        self._choices: SourceChoice
         self._waiting = Waiting(reactor, self._serve)
         self._plans = Plans(reactor, planner)
         self._ready = ReadyQueues(sources, paths, self._new_ready_queue)
@@ -98,7 +99,8 @@ class Scheduler(SourceNews):
             is_too_old=self.is_too_old,
             give_back=self._leave_parking,
         )
-        self._paused = False
+        #: Whether deliveries may start at all.
+        self.may_send = True
         self._stopped = False
         self._stopping: list[Deferred[None]] = []
 
@@ -106,12 +108,12 @@ class Scheduler(SourceNews):
 
     def use(self, context: SessionContext) -> None:
         """Name what sessions work with; before the first message."""
-        self._context = context
+        self._node = context
         self._local = LocalDelivery(
             self._reactor, context.fates, context.bodies, self._check_stopped
         )
         self._selection = Selection(self._reactor, context.limits, self._paths, self._may_be_chosen)
-        self._choice = SourceChoice(
+        self._choices = SourceChoice(
             self._reactor.seconds,
             self._sources,
             self._rotations,
@@ -121,16 +123,6 @@ class Scheduler(SourceNews):
             self.orders,
         )
 
-    @property
-    def _choices(self) -> SourceChoice:
-        assert self._choice is not None, "use() comes before the first message"
-        return self._choice
-
-    @property
-    def _node(self) -> SessionContext:
-        assert self._context is not None, "use() comes before the first message"
-        return self._context
-
     def _new_ready_queue(
         self, source: Source, plan: Plan, path: PathSettings, pool: str
     ) -> ReadyQueue:
@@ -138,11 +130,11 @@ class Scheduler(SourceNews):
 
     def pause(self) -> None:
         """Start no transaction: what comes of it could not be recorded."""
-        self._paused = True
+        self.may_send = False
 
     def resume(self) -> None:
         """Start transactions again."""
-        self._paused = False
+        self.may_send = not self._stopped
         for ready in self._ready:
             ready.kick()
 
@@ -151,7 +143,7 @@ class Scheduler(SourceNews):
 
         @param patience: seconds after which sessions are aborted; their messages stay spooled.
         """
-        self._stopped = True
+        self._stopped, self.may_send = True, False
         self._waiting.stop()
         self._selection.stop()
         self._local.stop()
@@ -223,6 +215,9 @@ class Scheduler(SourceNews):
         if self._stopped:
             return
         now = self._reactor.seconds()
+        if len(messages) == 1 and messages[0].due <= now:  # as most messages come
+            self._take(messages[0].queue, tls_wish(messages[0]), list(messages), now)
+            return
         due: dict[tuple[str, int, Preference, TLSWish], list[QueuedMessage]] = {}
         for message in messages:
             if message.due <= now:
@@ -231,11 +226,15 @@ class Scheduler(SourceNews):
             else:
                 self._waiting.push(message)
         for (queue, _, _, wish), together in due.items():
-            waiting = self._waiting.get(queue, wish)
-            if waiting is not None and waiting.is_backed_up(now):
-                self._keep(together, ahead=False)
-            else:
-                self._activate(queue, wish, together)
+            self._take(queue, wish, together, now)
+
+    def _take(self, name: str, wish: TLSWish, messages: list[QueuedMessage], now: float) -> None:
+        """Messages of one queue that are due go their way, unless others are before them."""
+        queue = self._waiting.get(name, wish)
+        if queue is not None and queue.is_backed_up(now):
+            self._keep(messages, ahead=False)
+        else:
+            self._activate(name, wish, messages, now)
 
     def _keep(self, messages: Sequence[QueuedMessage], *, ahead: bool = True) -> None:
         """Messages whose way is not free stay in their queue; their bodies are in the spool.
@@ -297,21 +296,24 @@ class Scheduler(SourceNews):
 
         @return: whether more of them may follow.
         """
-        batch = self._waiting.pop(queue, self._reactor.seconds(), self._paths.together)
+        now = self._reactor.seconds()
+        batch = self._waiting.pop(queue, now, self._paths.together)
         if queue.doom is not None and batch and batch[0].due <= queue.doomed_until:
             facts = AttemptFacts(pool=self._queues.resolve(queue.name).egress_pool)
             for message in batch:
                 self._node.fates.failed(message, queue.doom, facts)
             return True
         queue.doom = None
-        return bool(batch) and self._activate(queue.name, queue.wish, batch)
+        return bool(batch) and self._activate(queue.name, queue.wish, batch, now)
 
-    def _activate(self, name: str, wish: TLSWish, messages: list[QueuedMessage]) -> bool:
+    def _activate(
+        self, name: str, wish: TLSWish, messages: list[QueuedMessage], now: float
+    ) -> bool:
         """Messages of one queue are due: give up those that are too old, find the way of the rest.
 
         @return: whether more of the queue may follow.
         """
-        settings, now = self._queues.resolve(name), self._reactor.seconds()
+        settings = self._queues.resolve(name)
         if self.orders.any:
             messages = self.orders.enforce(messages, self._node.fates)
         fresh = []
@@ -328,7 +330,7 @@ class Scheduler(SourceNews):
         if order is not None:
             self._suspend(self._waiting.of(name, wish), fresh, order)
             return False
-        plan = self._plans.known(name)
+        plan = self._plans.known(name, now)
         if plan is None:
             self._look_up(name, wish, fresh, settings)
             return False
@@ -418,7 +420,7 @@ class Scheduler(SourceNews):
         @return: how many of them stay in their queue, which is not free to go on then.
         """
         pool, health = settings.egress_pool, self._node.health
-        if settings.is_local:
+        if not plan.hosts and settings.is_local:
             self._local.deliver(messages, settings.protocol)
             return 0
         while messages:
@@ -426,10 +428,12 @@ class Scheduler(SourceNews):
             if name is None:
                 return self._no_source(messages, plan, pool)
             ready = self._ready.of(name, plan, pool)
-            # One message shows whether a source works again; the others need another one.
-            number = ready.room if (usable := health.usable(name)) else 1
-            if not usable:
+            number = 1
+            if name in health.ailing and not health.usable(name):
+                # One message shows whether a source works again; the others need another one.
                 health.begin_try(name, plan.lane)
+            elif len(messages) > 1:
+                number = ready.room
             ready.add(messages[:number])
             messages = messages[number:]
         return 0
@@ -469,10 +473,6 @@ class Scheduler(SourceNews):
         self.insert_all(messages)
 
     # -- what ready queues call (IDispatcher) ------------------------------------------------------
-
-    def may_send(self) -> bool:
-        """Whether deliveries may start at all."""
-        return not self._paused and not self._stopped
 
     def has_room(self, ready: ReadyQueue) -> None:
         """A ready queue has room again: call those who stand in line for it, each in its turn."""

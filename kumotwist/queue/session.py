@@ -144,7 +144,7 @@ class DeliverySession:
     def _take(self) -> list[QueuedMessage]:
         """The next messages; what was taken before has its fate."""
         batch = self._ready.take()
-        self._at_hand = {message.id: message for message in batch}
+        self._at_hand = {message.id: message for message in batch} if batch else {}
         return batch
 
     async def _open(self, batch: list[QueuedMessage]) -> ESMTPClient | None:

@@ -26,14 +26,8 @@ class SourceNews:
     _ready: ReadyQueues
     _parking: Parking
     _random: Callable[[], float]
-
-    @property
-    def _choices(self) -> SourceChoice:
-        raise NotImplementedError
-
-    @property
-    def _node(self) -> SessionContext:
-        raise NotImplementedError
+    _choices: SourceChoice
+    _node: SessionContext
 
     def source_held(self, source: str) -> None:
         """The source is held: what is ready for it, for whatever site, goes elsewhere at once."""

@@ -41,6 +41,10 @@ class State(enum.Enum):
     SUSPENDED = "the end of a suspension"
 
 
+def _key(name: str, wish: TLSWish) -> str:
+    return name if wish is TLSWish.NOTHING else f"{name} {wish.value}"
+
+
 class ScheduledQueue:
     """Messages of one queue's name.
 
@@ -77,7 +81,7 @@ class ScheduledQueue:
     @property
     def key(self) -> str:
         """The name that tells it from queues with other wishes."""
-        return f"{self.name} {self.wish.value}" if self.wish.value else self.name
+        return _key(self.name, self.wish)
 
     @property
     def next_due(self) -> float:
@@ -130,7 +134,7 @@ class Waiting:
 
     def get(self, name: str, wish: TLSWish) -> ScheduledQueue | None:
         """A queue, if it exists."""
-        return self._queues.get(f"{name} {wish.value}" if wish.value else name)
+        return self._queues.get(_key(name, wish))
 
     def by_key(self, key: str) -> ScheduledQueue | None:
         """A queue by its C{key}, if it exists."""
