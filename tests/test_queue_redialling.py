@@ -70,7 +70,6 @@ class ResumptionCase(SynchronousTestCase):
         world.network.pass_time(5)
         self.assertEqual(world.kinds(), ["Delivery"])
         context = world.context
-        assert context is not None
         self.assertEqual(len(context.tls_sessions), 1)
         world.network.connections.clear()
         return world
