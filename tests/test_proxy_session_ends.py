@@ -238,6 +238,24 @@ class DeadlineTests(ProxyCase):
         self.assertEqual(client.transport.taken(), refusal(6))
         self.assertTrue(self.dialer.made[-1].cancelled)
 
+    def test_connecting_soon(self) -> None:
+        """A destination that is asked for at once has its whole time too, and no more."""
+        for again in (False, True):
+            self.start(timeout=10.0)
+            client = self.client()
+            self.reactor.advance(2)
+            client.say(GREETING + BIND + CONNECT)
+            client.transport.taken()
+            self.reactor.advance(5 if again else 9)
+            self.assertEqual(client.transport.taken(), b"")
+            if again:  # what connects in between is not cut later
+                self.dialer.made[-1].succeed()
+                self.reactor.advance(20)
+                self.assertFalse(client.transport.disconnecting or client.transport.aborted)
+            else:
+                self.reactor.advance(1)
+                self.assertEqual(client.transport.taken(), refusal(6))
+
     def test_last_words(self) -> None:
         """A client that does not take the refusal is cut in the end."""
         self.start(timeout=10.0)

@@ -19,6 +19,9 @@ from kumotwist.proxy.accepting import ClientSocket
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.splice import SPLICE_AFTER, PipePool, SpliceRelay
 from kumotwist.proxy.watching import (
+    ENDED,
+    READ,
+    URGENT,
     WRITE,
     EpollWatcher,
     ReactorWatcher,
@@ -188,6 +191,17 @@ class SpliceRelayTests(SpliceCase):
         self.assertTrue(self.relay._there._pipe and self.relay._back._pipe)
         self.assertEqual(self.counters.bytes_to_client, len(data))
         self.assertEqual(self.counters.bytes_to_destination, len(data))
+
+    def test_end_behind_an_urgent_octet(self) -> None:
+        """A read that stops short before an urgent octet is not taken for the end."""
+        self.begin()
+        self.destination.send(b"before ")
+        self.relay._back.turn(READ | ENDED | URGENT)
+        self.destination.send(b"and behind")
+        self.destination.close()
+        self.run_until_quiet()
+        self.assertEqual(self.client.recv(100), b"before and behind")
+        self.assertEqual(self.client.recv(100), b"")
 
     def test_ends(self) -> None:
         """Each side's end is passed on after its octets; with both the session is over."""

@@ -72,8 +72,13 @@ def answer(machine: SOCKS5Server, event: Event, password: bytes = b"secret") -> 
     return machine.refuse(event.rep)
 
 
-def run(machine: SOCKS5Server, pieces: Iterable[bytes]) -> tuple[list[Event], bytes, bytes]:
-    """Feed pieces; return the events, everything that was said, and the stream behind it."""
+def run(
+    machine: SOCKS5Server, pieces: Iterable[bytes], by_message: bool = False
+) -> tuple[list[Event], bytes, bytes]:
+    """Feed pieces; return the events, everything that was said, and the stream behind it.
+
+    @param by_message: whether each is offered to C{receive_message} first.
+    """
     events: list[Event] = []
     said = b""
     stream = b""
@@ -82,8 +87,11 @@ def run(machine: SOCKS5Server, pieces: Iterable[bytes]) -> tuple[list[Event], by
         if begun:
             stream += piece
             continue
-        machine.receive_data(piece)
-        while (event := machine.next_event()) is not NEED_DATA:
+        whole = machine.receive_message(piece) if by_message else None
+        if whole is None:
+            machine.receive_data(piece)
+        while (event := whole or machine.next_event()) is not NEED_DATA:
+            whole = None
             events.append(event)
             said += answer(machine, event)
             if isinstance(event, ConnectRequest):
@@ -96,6 +104,18 @@ def run(machine: SOCKS5Server, pieces: Iterable[bytes]) -> tuple[list[Event], by
 def octets(data: bytes) -> list[bytes]:
     """The data as pieces of one octet."""
     return [data[index : index + 1] for index in range(len(data))]
+
+
+def messages(data: bytes) -> list[bytes]:
+    """The data as a client sends it, a message at a time: each begins with its version."""
+    pieces: list[bytes] = []
+    rest = data
+    while rest:
+        kind = rest[3] if len(rest) > 3 else 0
+        length = {1: 10, 4: 22}.get(kind, len(rest)) if pieces else 2 + rest[1]
+        pieces.append(rest[:length])
+        rest = rest[length:]
+    return pieces
 
 
 class SessionTests(SynchronousTestCase):
@@ -111,10 +131,12 @@ class SessionTests(SynchronousTestCase):
         """Run a session whole, octet by octet and with a stream behind it."""
         self.assertEqual(run(make(), [sent]), (list(events), said, b""))
         self.assertEqual(run(make(), octets(sent)), (list(events), said, b""))
+        self.assertEqual(run(make(), messages(sent), by_message=True), (list(events), said, b""))
         trailing = b"" if isinstance(events[-1], Unacceptable) else b"EHLO me\r\n"
         for pieces in ([sent + b"EHLO me\r\n"], octets(sent + b"EHLO me\r\n")):
-            found = run(make(), pieces)
-            self.assertEqual(found, (list(events), said, trailing))
+            for by_message in (False, True):
+                found = run(make(), pieces, by_message)
+                self.assertEqual(found, (list(events), said, trailing))
 
     def test_connect(self) -> None:
         """CONNECT alone gets the local address of the connection."""

@@ -159,10 +159,9 @@ class ClientSocket:
     def _ready(self, events: int) -> None:
         if events & WRITE and self._unsent:
             self._send()
-        if events & READ and self._reading and self._socket is not None:
-            self._read(self._socket, events)
-
-    def _read(self, one: WatchedSocket, events: int) -> None:
+        one = self._socket
+        if one is None or not (self._reading and events & READ):
+            return
         try:
             data = one.handle.recv(_READ, NO_WAIT)
         except (BlockingIOError, InterruptedError):

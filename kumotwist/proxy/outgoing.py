@@ -18,13 +18,14 @@ from zope.interface import Attribute, Interface, implementer
 
 from kumotwist.proxy.watching import BROKEN, WRITE, WatchedSocket, Watcher
 from kumotwist.settings.types import IPAddress
-from kumotwist.wire.socks5.format import Address, Rep, ip_text
+from kumotwist.wire.socks5.format import Address, Rep
 
 __all__ = [
     "Dialer",
     "IDialer",
     "IOutgoing",
     "Keepalive",
+    "any_source",
     "describe",
     "ip_of",
     "read_ip",
@@ -36,7 +37,11 @@ _BIND_ADDRESS_NO_PORT = (
     getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24) if sys.platform == "linux" else None
 )
 
+_IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
+_ANY4, _ANY6 = ipaddress.IPv4Address("0.0.0.0"), ipaddress.IPv6Address("::")
+
 _NO_WAIT = getattr(socket, "SOCK_NONBLOCK", 0)
+_STREAM = socket.SOCK_STREAM | _NO_WAIT
 
 _REPS = {
     errno.ENETUNREACH: Rep.NETWORK_UNREACHABLE,
@@ -146,8 +151,13 @@ def describe(error: OSError) -> str:
     return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
+def any_source(destination: IPAddress) -> IPAddress:
+    """The address that leaves the choice of a source to the system."""
+    return _ANY4 if isinstance(destination, ipaddress.IPv4Address) else _ANY6
+
+
 def _family(address: IPAddress) -> socket.AddressFamily:
-    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return _IPV4 if isinstance(address, ipaddress.IPv4Address) else _IPV6
 
 
 #: Reads an address that a socket has; there are few, and reading one takes as long as a call.
@@ -164,9 +174,9 @@ def _address_of(sockaddr: Any) -> Address:
     return Address(read_ip(sockaddr[0]), sockaddr[1])
 
 
-def _new_socket(family: int, kind: int = socket.SOCK_STREAM) -> socket.SocketType:
+def _new_socket(family: int) -> socket.SocketType:
     """A socket that does not wait, in one call of the kernel where that is possible."""
-    handle = socket.SocketType(family, kind | _NO_WAIT, 0)
+    handle = socket.SocketType(family, _STREAM, 0)
     if not _NO_WAIT:
         handle.setblocking(False)
     return handle
@@ -201,7 +211,7 @@ class _OutgoingSocket:
         assert self._socket is not None
         assert not isinstance(destination.host, str)
         self._done = done
-        error = self._handle.connect_ex((ip_text(destination.host), destination.port))
+        error = self._handle.connect_ex(destination.sockaddr)
         if error in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._dialer.watcher.watch(self._socket, WRITE)
         else:
@@ -277,7 +287,7 @@ class Dialer:
         chosen = port or int(source)  # asking an address whether it is unspecified takes longer
         if chosen and not _can_be_source(source):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        handle = _new_socket(socket.AF_INET if source.version == 4 else socket.AF_INET6)
+        handle = _new_socket(_family(source))
         try:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = Address(source, port)
@@ -297,8 +307,7 @@ class Dialer:
             # The port is then chosen when connecting, and only has to be free for that
             # destination: a source does not run out after 28,000 connections to many.
             _set_if_known(handle, socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT)
-        assert not isinstance(local.host, str)
-        handle.bind((ip_text(local.host), local.port))
+        handle.bind(local.sockaddr)
 
     def source_for(self, destination: IPAddress) -> IPAddress:
         # Connecting a datagram socket sends nothing; the system only looks up the route.

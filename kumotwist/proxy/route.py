@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from attrs import define
 
@@ -14,21 +14,15 @@ from kumotwist.wire.socks5.format import Rep
 
 __all__ = ["Refusal", "Route", "choose_route"]
 
-_ANY: dict[int, IPAddress] = {
-    4: ipaddress.IPv4Address("0.0.0.0"),
-    6: ipaddress.IPv6Address("::"),
-}
 
-
-@define(frozen=True)
-class Route:
+class Route(NamedTuple):
     """A connection that may be made.
 
-    @ivar source: the address that it leaves from.
+    @ivar source: the address that it leaves from; L{None} if it is not known before it stands.
     @ivar destination: the address that it goes to.
     """
 
-    source: IPAddress
+    source: IPAddress | None
     destination: IPAddress
 
 
@@ -58,8 +52,7 @@ def choose_route(
 ) -> Route | Refusal:
     """Find the first destination that suits the source and that the rules permit.
 
-    @param dialer: knows the system's own choice of a source; L{None} if that does not matter, and
-        the source of the route is then the unspecified address.
+    @param dialer: knows the system's own choice of a source; L{None} if that does not matter.
     @param rules: decide.
     @param user: the name of the login, if there was one.
     @param client: the client's address, if it has one.
@@ -71,14 +64,13 @@ def choose_route(
     for destination in destinations:
         if bound is not None and bound.version != destination.version:
             continue
-        if bound is None or bound.is_unspecified:
+        source = None if bound is None or bound.is_unspecified else bound
+        if source is None and dialer is not None:
             try:
-                source = dialer.source_for(destination) if dialer else _ANY[destination.version]
+                source = dialer.source_for(destination)
             except OSError as error:
                 refusal = Refusal(rep_for(error), f"no way there: {describe(error)}")
                 continue
-        else:
-            source = bound
         decision = rules.decide(user, client, source, destination, port)
         if decision.allowed:
             return Route(source, destination)

@@ -91,13 +91,15 @@ class _Rule:
             Decision(allows, f"[proxy-rule:{name}]"),
         )
 
-    def concerns(self, user: str | None, client: IPAddress | None, source: IPAddress) -> bool:
+    def concerns(
+        self, user: str | None, client: IPAddress | None, source: IPAddress | None
+    ) -> bool:
         """Whether user, client and source match."""
         users = self.settings.users
         return (
             (not users or user in users)
             and (not self.clients or (client is not None and _within(client, self.clients)))
-            and (not self.sources or _within(source, self.sources))
+            and (not self.sources or (source is not None and _within(source, self.sources)))
         )
 
     def reaches(self, destination: IPAddress, port: int, guarded: bool) -> bool:
@@ -148,7 +150,7 @@ class Rules:
         self,
         user: str | None,
         client: IPAddress | None,
-        source: IPAddress,
+        source: IPAddress | None,
         destination: IPAddress,
         port: int,
     ) -> Decision:
@@ -156,7 +158,8 @@ class Rules:
 
         @param user: the name of the login, if there was one.
         @param client: the client's address; L{None} if it has none (a Unix socket).
-        @param source: the address that the connection would leave from.
+        @param source: the address that the connection would leave from; L{None} where no rule
+            looks at it.
         @param destination: where it would go.
         @param port: the port there.
         """

@@ -16,19 +16,17 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.certificate import tls_trouble
-from kumotwist.proxy.deadlines import Deadlines
 from kumotwist.proxy.names import client_of, resolve_name
-from kumotwist.proxy.outgoing import IOutgoing, describe, ip_of, rep_for
-from kumotwist.proxy.relay import Relay
+from kumotwist.proxy.outgoing import any_source, describe, ip_of, rep_for
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
+from kumotwist.proxy.timing import TimedSession
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.errors import RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA
@@ -41,7 +39,6 @@ from kumotwist.wire.socks5.server import (
     Event,
     MethodsOffered,
     SOCKS5Server,
-    Unacceptable,
 )
 
 __all__ = ["ProxySession"]
@@ -53,7 +50,7 @@ _log = Logger()
 
 
 @implementer(interfaces.IHalfCloseableProtocol, interfaces.IHandshakeListener)
-class ProxySession(Protocol):
+class ProxySession(TimedSession):
     """The protocol on a client's transport."""
 
     # Most sessions never set most of these, so that they are not set when one begins.
@@ -64,13 +61,8 @@ class ProxySession(Protocol):
     _waits_for: IPAddress | None = None
     _paused = False
     _destination: Address | None = None
-    _outgoing: IOutgoing | None = None
     _waiting: Deferred[Any] | None = None
-    _connecting = False
-    _relay: Relay | None = None
     _encrypted = False
-    _limit: Deadlines | None = None
-    _deadline: interfaces.IDelayedCall | None = None
 
     def __init__(self, shared: SharedByProxy) -> None:
         self._shared = shared
@@ -95,20 +87,27 @@ class ProxySession(Protocol):
             shared.counters.turned_away += 1
             self.abort("turned away: max_connections are connected")
             return
-        self._give_time(shared.phases, self._request_timed_out)
+        self._time_begins()
 
     def handshakeCompleted(self) -> None:
         self._encrypted = True
 
     def dataReceived(self, data: bytes) -> None:
-        if self._relay is not None:
-            self._relay.from_client(data)
-        elif self._machine is not None:
-            try:
-                self._machine.receive_data(data)
-            except RemoteProtocolError as error:
-                self._break_off(f"protocol error: {error}")
-                return
+        machine = self._machine
+        if machine is None:
+            if self._relay is not None:
+                self._relay.from_client(data)
+            return
+        event = machine.receive_message(data)
+        if event is not None:
+            self._answer(event)
+            self._flush()
+            return
+        try:
+            machine.receive_data(data)
+        except RemoteProtocolError as error:
+            self._break_off(f"protocol error: {error}")
+        else:
             self._pump()
 
     def readConnectionLost(self) -> None:
@@ -152,8 +151,7 @@ class ProxySession(Protocol):
             machine = self._machine
             if machine is not None and not machine.pending:
                 break
-        if self._said:
-            self._flush()
+        self._flush()
 
     def _answer(self, event: Event) -> None:
         machine = self._machine
@@ -162,17 +160,18 @@ class ProxySession(Protocol):
             self._said.append(machine.choose_method())
             if machine.is_closed:
                 self._close(self._shared.why_no_method(event.methods))
+        elif isinstance(event, (ConnectRequest, BindRequest)):
+            if self._shared.draining:
+                self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
+            elif isinstance(event, ConnectRequest):
+                self._connect(event.destination)
+            else:
+                self._bind(event.source)
         elif isinstance(event, Credentials):
             self._check(event)
-        elif isinstance(event, Unacceptable):
+        else:
             self._give_up_waiting()
             self._refuse(event.rep, event.problem)
-        elif self._shared.draining:
-            self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
-        elif isinstance(event, ConnectRequest):
-            self._connect(event)
-        elif isinstance(event, BindRequest):
-            self._bind(event.source)
 
     def _check(self, login: Credentials) -> None:
         self._user = user_name(login.username)
@@ -217,14 +216,14 @@ class ProxySession(Protocol):
             return
         self._said.append(self._machine.bound(self._outgoing.local))
 
-    def _connect(self, request: ConnectRequest) -> None:
-        self._destination = request.destination
-        host = request.destination.host
+    def _connect(self, destination: Address) -> None:
+        self._destination = destination
+        host = destination.host
         if isinstance(host, str):
             waiting = resolve_name(self._shared.resolver, host)
             self._wait(waiting, self._name_resolved, self._not_resolved)
         else:
-            self._connect_to_one_of([unmapped(host)])
+            self._connect_to_one_of((unmapped(host),))
 
     def _name_resolved(self, addresses: Sequence[IPAddress]) -> None:
         if not addresses:
@@ -240,23 +239,15 @@ class ProxySession(Protocol):
         assert self._destination is not None
         port = self._destination.port
         bound = None if self._outgoing is None else ip_of(self._outgoing.local)
-        route = choose_route(
-            shared.dialer if shared.source_matters else None,
-            shared.rules,
-            self._user,
-            self._client,
-            bound,
-            addresses,
-            port,
-        )
+        dialer = shared.dialer if shared.source_matters else None
+        route = choose_route(dialer, shared.rules, self._user, self._client, bound, addresses, port)
         if isinstance(route, Refusal):
             self._refuse(route.rep, route.reason)
             return
         if route.destination is not self._destination.host:
             self._destination = Address(route.destination, port)
-        if int(route.source) and not self._count_for(route.source):  # else it is not known yet
-            return
-        self._connect_from(route.source, self._destination)
+        if route.source is None or self._count_for(route.source):
+            self._connect_from(route.source, self._destination)
 
     def _count_for(self, source: IPAddress) -> bool:
         """Count the connection for its source; if that is too much, let it wait or refuse it."""
@@ -290,18 +281,24 @@ class ProxySession(Protocol):
         self._refuse(Rep.TTL_EXPIRED, f"timeout: waited for the limit: {excess}")
         self._flush()
 
-    def _connect_from(self, source: IPAddress, destination: Address) -> None:
-        try:
-            outgoing = self._outgoing or self._shared.dialer.bind(source, 0)
-        except OSError as error:
-            # Where nobody has chosen a source, nothing but the socket was asked for.
-            what = f"bind {source}" if int(source) else "make a socket"
-            self._refuse(Rep.GENERAL_FAILURE, f"cannot {what}: {describe(error)}")
-            return
-        self._outgoing = outgoing
-        self._give_time(self._shared.phases, self._connect_timed_out)
-        self._connecting = True
+    def _connect_from(self, source: IPAddress | None, destination: Address) -> None:
+        outgoing = self._outgoing
+        if outgoing is None:
+            try:
+                outgoing = self._shared.dialer.bind(source or any_source(ip_of(destination)), 0)
+            except OSError as error:
+                # Where nobody has chosen a source, nothing but the socket was asked for.
+                what = "make a socket" if source is None else f"bind {source}"
+                self._refuse(Rep.GENERAL_FAILURE, f"cannot {what}: {describe(error)}")
+                return
+            self._outgoing = outgoing
+        self._time_to_connect()
         outgoing.connect(destination, self._settled)
+
+    def _connect_timed_out(self) -> None:
+        self._give_up_waiting()
+        self._refuse(Rep.TTL_EXPIRED, "timeout: the destination did not answer")
+        self._flush()
 
     def _settled(self, error: OSError | None) -> None:
         """The destination is connected, or cannot be."""
@@ -333,7 +330,7 @@ class ProxySession(Protocol):
         if self._paused:
             transport.resumeProducing()
         self._relay = self._shared.make_relay(transport, outgoing, self._end, self._parted)
-        self._give_time(self._shared.settling, self._lasts)
+        self._time_of_stream()
         self._relay.start(early, reply)
 
     # -- waiting for something outside the machine -----------------------------------------------
@@ -370,51 +367,6 @@ class ProxySession(Protocol):
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.cancel()
-
-    # -- deadlines -------------------------------------------------------------------------------
-
-    def _give_time(
-        self, limit: Deadlines, call: Callable[[], None], since: float | None = None
-    ) -> None:
-        """Start the time of another phase; that of the last one is over."""
-        if self._limit is not limit:
-            if self._limit is not None:
-                self._limit.stop(self)
-            self._limit = limit
-        limit.start(self, call, since)
-
-    def _request_timed_out(self) -> None:
-        self.abort("timeout: no request in time")
-
-    def _connect_timed_out(self) -> None:
-        self._give_up_waiting()
-        self._refuse(Rep.TTL_EXPIRED, "timeout: the destination did not answer")
-        self._flush()
-
-    def _lasts(self) -> None:
-        """It is no short session: see that it ends if a peer vanishes or nothing moves."""
-        assert self._outgoing is not None
-        self._outgoing.keep_alive()
-        self._give_time(self._shared.silence, self._check_idle, self._shared.settling.due)
-
-    def _check_idle(self) -> None:
-        assert self._relay is not None
-        clock = self._shared.clock
-        limit = self._shared.settings.idle_timeout
-        remaining = self._relay.last_activity + limit - clock.seconds()
-        if remaining <= 0:
-            self._relay.abort("idle timeout")
-        else:
-            self._deadline = clock.callLater(remaining, self._check_idle)
-
-    def _parted(self) -> None:
-        """One connection is gone; the other one has C{timeout} to take what it left."""
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._give_time(self._shared.phases, self._leftovers_timed_out)
-
-    def _leftovers_timed_out(self) -> None:
-        self.abort("timeout: what the other side had left was not taken")
 
     # -- endings ---------------------------------------------------------------------------------
 
@@ -453,7 +405,7 @@ class ProxySession(Protocol):
         self._close(outcome)
 
     def _close_outgoing(self) -> None:
-        if self._outgoing is not None:
+        if self._outgoing is not None and self._relay is None:  # which has its socket
             self._outgoing.close()
         counted_for, self._counted_for = self._counted_for, None
         if counted_for is not None:
@@ -464,8 +416,8 @@ class ProxySession(Protocol):
         shared = self._shared
         if self._limit is not None:
             self._limit.stop(self)
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
+        if self._deadline is not None:
+            self._stop_deadline()
         self._close_outgoing()
         shared.counters.active -= 1
         relay = self._relay
@@ -479,7 +431,7 @@ class ProxySession(Protocol):
                 "client": self._client_name,
                 "user": "-" if self._user is None else one_line(self._user, 255),
                 "source": "-" if self._source is None else ip_text(self._source),
-                "destination": "-" if self._destination is None else str(self._destination),
+                "destination": "-" if self._destination is None else self._destination.text,
                 "to_destination": relay.to_destination if relay else 0,
                 "to_client": relay.to_client if relay else 0,
                 "seconds": shared.clock.seconds() - self._started,

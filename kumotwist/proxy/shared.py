@@ -22,9 +22,9 @@ from kumotwist.proxy.settings import ProxySettings
 __all__ = ["MakeRelay", "Running", "SharedByProxy"]
 
 
-#: A stream that has lasted so many seconds is worth the calls that switch keepalive on; at most
-#: half of the time after which keepalive probes.
-_SETTLING = 5.0
+#: A session that is so many seconds old is worth a time limit for each phase, and the calls that
+#: switch keepalive on; at most half of each of the times that it may have.
+_EARLY = 5.0
 
 
 class Running(Protocol):
@@ -50,8 +50,9 @@ class SharedByProxy:
     @ivar make_relay: makes the relay for a client's transport, a connected outgoing side, and what
         L{TransportRelay<kumotwist.proxy.relay.TransportRelay>} calls C{ended} and C{parted}.
     @ivar clock: drives the deadlines.
-    @ivar phases: the time for each phase before the stream.
-    @ivar settling: the first seconds of a stream, after which it is no short session.
+    @ivar early: the first seconds of a session, after which it is no short one.
+    @ivar rest: what is left then of the time for a request.
+    @ivar phases: the time for each phase before the stream and after it.
     @ivar silence: the time from then on for a stream in which nothing moves.
     @ivar turns: the time that a request beyond a limit may wait; L{None} if it may not.
     @ivar log: where the sessions leave their lines.
@@ -79,7 +80,8 @@ class SharedByProxy:
     draining: bool = False
     idle: Deferred[None] | None = None
     phases: Deadlines = field(init=False)
-    settling: Deadlines = field(init=False)
+    early: Deadlines = field(init=False)
+    rest: Deadlines = field(init=False)
     silence: Deadlines = field(init=False)
     turns: Deadlines | None = field(init=False, default=None)
     log: SessionLog = field(init=False)
@@ -88,10 +90,11 @@ class SharedByProxy:
 
     def __attrs_post_init__(self) -> None:
         self.title = f"[proxy:{self.name}]"
-        self.phases = Deadlines(self.clock, self.settings.timeout)
-        idle, probed = self.settings.idle_timeout, self.settings.keepalive_time
-        first = min(_SETTLING, idle / 2, probed / 2)
-        self.settling = Deadlines(self.clock, first)
+        timeout, idle = self.settings.timeout, self.settings.idle_timeout
+        first = min(_EARLY, timeout / 2, idle / 2, self.settings.keepalive_time / 2)
+        self.early = Deadlines(self.clock, first)
+        self.rest = Deadlines(self.clock, timeout - first)
+        self.phases = Deadlines(self.clock, timeout)
         self.silence = Deadlines(self.clock, idle - first)
         if self.settings.limit_wait:
             self.turns = Deadlines(self.clock, self.settings.limit_wait)

@@ -24,7 +24,7 @@ from kumotwist.proxy.accepting import NO_WAIT, ClientSocket
 from kumotwist.proxy.counters import ProxyCounters
 from kumotwist.proxy.outgoing import IOutgoing
 from kumotwist.proxy.relay import CLOSED_BY, RESET_BY
-from kumotwist.proxy.watching import BROKEN, ENDED, READ, WRITE, WatchedSocket, Watcher
+from kumotwist.proxy.watching import BROKEN, ENDED, READ, URGENT, WRITE, WatchedSocket, Watcher
 
 __all__ = ["SPLICE_AFTER", "PipePool", "SpliceRelay"]
 
@@ -145,8 +145,10 @@ class _Way:
         if self.closed:
             return
         source, relay = self.source, self._relay
-        found, source.missed = source.missed, source.missed & ~(READ | ENDED)
-        relay.watcher.watch(source, events)
+        found = source.missed
+        source.missed = found & ~(READ | ENDED | URGENT)
+        if source.events != events:
+            relay.watcher.watch(source, events)
         piece, lost = b"", False
         if found & READ:
             try:
@@ -161,6 +163,8 @@ class _Way:
             self._stall()
         if lost:
             relay.lose(self)
+        elif found & READ and found & ENDED and not (found & URGENT or len(piece) == _READ):
+            self.end()  # behind all that there was
         elif found & ENDED or (found & READ and not 0 < len(piece) < _READ):
             self.read(found)
 
@@ -186,10 +190,12 @@ class _Way:
             if self._pipe is not None:
                 self._forward(NO_WAIT)
                 break  # what comes meanwhile makes the next one larger
-            if number == _READ:
+            if number == _READ or events & URGENT:
                 self._forward(NO_WAIT)
             elif events & ENDED:
                 self._forward(_MORE)
+                self.end()  # behind all that there was
+                return
             else:
                 self._forward(NO_WAIT)
                 return  # it was all that there is
@@ -331,6 +337,8 @@ class SpliceRelay:
         "last_activity",
         "pipes",
         "seconds",
+        "to_client",
+        "to_destination",
         "watcher",
     )
 
@@ -354,19 +362,12 @@ class SpliceRelay:
         self._parted = parted
         self._outcome: str | None = None
         self._over = False
+        self.to_destination = self.to_client = 0
         one, self._unsent = client.detach()
         other = outgoing.detach()
         self._there = there = _Way(self, "client", one, other)
         self._back = back = _Way(self, "destination", other, one)
         there.back, back.back = back, there
-
-    @property
-    def to_destination(self) -> int:
-        return self._there.moved
-
-    @property
-    def to_client(self) -> int:
-        return self._back.moved
 
     # -- Relay -------------------------------------------------------------------------------------
 
@@ -404,8 +405,10 @@ class SpliceRelay:
         """Octets were read."""
         way.moved += number
         if way is self._there:
+            self.to_destination = way.moved
             self._counters.bytes_to_destination += number
         else:
+            self.to_client = way.moved
             self._counters.bytes_to_client += number
 
     def watch(self, one: WatchedSocket, events: int, on: bool) -> None:

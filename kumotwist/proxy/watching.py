@@ -27,6 +27,7 @@ __all__ = [
     "BROKEN",
     "ENDED",
     "READ",
+    "URGENT",
     "WRITE",
     "EpollWatcher",
     "ReactorWatcher",
@@ -43,12 +44,14 @@ WRITE = 0x04
 BROKEN = 0x08
 #: Told with L{READ}: the peer's end waits behind what can be read.
 ENDED = 0x2000
+#: Told with L{READ}: there is an urgent octet, before which a read stops short.
+URGENT = 0x02
 
 _BOTH = READ | WRITE
 _HUNG_UP = 0x10
-_TOLD_BESIDES = BROKEN | ENDED
-_NOTED = _BOTH | ENDED
-_EDGES = ENDED | 1 << 31  # EPOLLRDHUP | EPOLLET
+_TOLD_BESIDES = BROKEN | ENDED | URGENT
+_NOTED = _BOTH | ENDED | URGENT
+_EDGES = ENDED | URGENT | 1 << 31  # EPOLLRDHUP | EPOLLPRI | EPOLLET
 #: At most so many sockets have their turn before the reactor looks at others.
 _BATCH = 256
 #: A round of the reactor costs as much as the turns of so many sockets: where fewer are ready, it
@@ -128,7 +131,11 @@ class EpollWatcher:
         one.events = events
         mask = one.mask
         if not mask:
-            self._register(one, events)
+            # What is written to will be read later; what is read is seldom full when written to.
+            one.mask = mask = events | READ
+            (self._epoll or self._open()).register(one.number, mask | _EDGES)
+            self._sockets[one.number] = one
+            self._fresh.add(one.number)
             return
         one.missed |= before & ~events
         wanted = events & ~before
@@ -137,13 +144,6 @@ class EpollWatcher:
             one.mask = mask = mask | wanted
             assert self._epoll is not None
             self._epoll.modify(one.number, mask | _EDGES)
-
-    def _register(self, one: WatchedSocket, events: int) -> None:
-        # What is written to will be read later; what is read is seldom full when written to.
-        one.mask = events | READ
-        (self._epoll or self._open()).register(one.number, one.mask | _EDGES)
-        self._sockets[one.number] = one
-        self._fresh.add(one.number)
 
     def again(self, one: WatchedSocket) -> None:
         if not one.events:
@@ -205,7 +205,8 @@ class EpollWatcher:
             wanted = one.events
             if events & (BROKEN | _HUNG_UP):
                 events |= _BOTH  # whatever is tried next will tell
-            one.missed |= events & _NOTED & ~wanted
+            if missed := events & _NOTED & ~wanted:
+                one.missed |= missed
             if not events & (wanted | BROKEN):
                 continue
             try:

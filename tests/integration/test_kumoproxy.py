@@ -360,6 +360,32 @@ class HalfCloseMixin:
         self.assertEqual(await self.play(scenario), [len(MEGABYTE)] * 4)
         await until(lambda: self.service.counters.completed == 2, "the sessions' ends")
 
+    async def test_urgent_octet(self: Any) -> None:
+        """What is sent behind an urgent octet, and the end, arrive; the octet itself is lost."""
+        self.start()
+
+        def scenario(trial: Trial) -> list[bytes]:
+            found = []
+            for at_once in (True, False):
+                client = trial.dial()
+                assert trial.ask(client)[:2] == b"\x05\x00"
+                destination = trial.accept()
+                for _ in range(1 if at_once else 200):
+                    destination.socket.sendall(b"220 ")
+                    destination.socket.send(b"!", socket.MSG_OOB)
+                    destination.socket.sendall(b"mx\r\n")
+                destination.socket.close()
+                data = b""
+                while piece := client.socket.recv(4096):
+                    data += piece
+                found.append(data)
+            return found
+
+        found = await self.play(scenario)
+        self.assertEqual(found[0], b"220 mx\r\n")
+        # Of several urgent octets that wait at once TCP knows only the last one as such.
+        self.assertEqual(found[1].replace(b"!", b""), b"220 mx\r\n" * 200)
+
     async def test_glued_banner(self: Any) -> None:
         """Banner and reply arrive in order; what the client sent early arrives too."""
         self.start()

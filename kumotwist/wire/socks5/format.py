@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
@@ -21,6 +21,7 @@ __all__ = [
     "Rep",
     "ip_text",
     "read_address",
+    "read_known",
     "unmapped",
 ]
 
@@ -58,15 +59,17 @@ class Rep(enum.IntEnum):
     ADDRESS_TYPE_NOT_SUPPORTED = 8
 
 
-class Address(NamedTuple):
+class _HostAndPort(NamedTuple):
+    host: IPAddress | str
+    port: int
+
+
+class Address(_HostAndPort):
     """An address and a port, as a request or a reply carries them.
 
     @ivar host: an IP address, or a host name as text (ASCII; may be empty in a reply).
     @ivar port: 0 to 65535.
     """
-
-    host: IPAddress | str
-    port: int
 
     def to_bytes(self) -> bytes:
         """ATYP, address and port (RFC 1928, 5); L{LocalProtocolError} if it cannot be said."""
@@ -83,10 +86,21 @@ class Address(NamedTuple):
                     f"a host name of {len(name)} octets (1 to 255 are possible)"
                 )
             return bytes((_ATYP_NAME, len(name))) + name + port
-        packed = self.host.packed
-        return (b"\x01" if len(packed) == 4 else b"\x04") + packed + port
+        if isinstance(self.host, ipaddress.IPv4Address):
+            return b"\x01" + int(self.host).to_bytes(4, "big") + port
+        return b"\x04" + self.host.packed + port
 
     def __str__(self) -> str:
+        return self.text
+
+    @cached_property
+    def sockaddr(self) -> tuple[str, int]:
+        """As the system's calls want it."""
+        host = self.host
+        return host if isinstance(host, str) else ip_text(host), self.port
+
+    @cached_property
+    def text(self) -> str:
         """C{10.0.0.1:25}, C{[2001:db8::1]:25} or C{name:25}; whatever the peer sent for a name, it
         is one line that drives no terminal."""
         host = self.host
@@ -100,8 +114,8 @@ ip_text: Callable[[IPAddress], str] = lru_cache(4096)(str)
 
 
 @lru_cache(4096)
-def _read_known(raw: bytes) -> Address:
-    """Read the octets of an IP address and a port.
+def read_known(raw: bytes) -> Address:
+    """Read the octets of an IP address, 4 or 16, and of a port, 2.
 
     The same ones come again and again: those of the hosts that get most of the mail, and one's own;
     and reading them takes longer than all else of a request.
@@ -141,13 +155,13 @@ def read_address(data: bytes | bytearray, offset: int) -> tuple[Address, int] | 
         return None
     raw = bytes(data[start : end + 2])
     if kind != _ATYP_NAME:
-        return _read_known(raw), end + 2
+        return read_known(raw), end + 2
     name = raw[:-2].decode("ascii", "backslashreplace")
     return Address(name, int.from_bytes(raw[-2:], "big")), end + 2
 
 
 def unmapped(address: IPAddress) -> IPAddress:
     """The IPv4 address behind an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), else itself."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
+    if isinstance(address, ipaddress.IPv6Address):
+        return address.ipv4_mapped or address
     return address

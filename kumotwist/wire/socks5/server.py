@@ -37,6 +37,7 @@ from kumotwist.wire.socks5.format import (
     Rep,
     UnknownAddressTypeError,
     read_address,
+    read_known,
 )
 
 __all__ = [
@@ -154,6 +155,10 @@ class _State(enum.Enum):
 ) = _State
 _CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
 _SUCCEEDED = bytes((VERSION, Rep.SUCCEEDED, 0))
+_USUAL_GREETING = bytes((VERSION, 1, NO_AUTHENTICATION))
+_USUAL_OFFER = _methods_offered(_USUAL_GREETING[2:])
+#: How long a request is with an address of this ATYP.
+_LENGTH = {1: 10, 4: 22}
 
 
 class SOCKS5Server:
@@ -165,6 +170,11 @@ class SOCKS5Server:
 
     @ivar is_closed: whether the last answer ended the session: send it, then close the connection.
     """
+
+    # Most sessions never set these, so that they are not set when one begins.
+    _offered = b""
+    _bind_seen = False
+    is_closed = False
 
     def __init__(
         self,
@@ -180,9 +190,6 @@ class SOCKS5Server:
         self._allow_names = allow_names
         self._state = _GREETING
         self._pending = bytearray()
-        self._offered = b""
-        self._bind_seen = False
-        self.is_closed = False
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -201,6 +208,29 @@ class SOCKS5Server:
         if len(self._pending) + len(data) > MAX_PENDING:
             raise RemoteProtocolError(f"more than {MAX_PENDING} octets ahead of a reply")
         self._pending += data
+
+    def receive_message(self, data: bytes) -> Event | None:
+        """Take what a client sent if that is one usual message and nothing else, as nearly always.
+
+        It spares most of what L{receive_data} and L{next_event} do, and means the same.
+
+        @return: what the message means; L{None} if it is not such a one, and was not taken.
+        """
+        if self._pending:
+            return None
+        state = self._state
+        if state is _REQUEST:
+            length = len(data)
+            if length > 4 and length == _LENGTH.get(data[3]) and data[0] == VERSION and not data[2]:
+                if data[1] == _CONNECT:
+                    return self._read_connect(read_known(data[4:]))
+                if data[1] == _BIND:
+                    return self._read_bind(read_known(data[4:]))
+        elif state is _GREETING and data == _USUAL_GREETING:
+            self._offered = _USUAL_OFFER.methods
+            self._state = _METHOD
+            return _USUAL_OFFER
+        return None
 
     def next_event(self) -> Event | NeedData:
         """The next thing that the client said, or L{NEED_DATA}.
