@@ -31,6 +31,7 @@ from kumotwist.endpoints import (
     socks5Endpoint,
 )
 from kumotwist.endpoints.connecting import describe_endpoint
+from kumotwist.endpoints.tcp import AddressEndpoint
 from kumotwist.settings.types import HostPort
 from kumotwist.testing.endpoints import MemoryEndpoint, RecordingEndpoint
 from kumotwist.testing.scripted import Expect, Hold, ScriptedServer, Send, Step
@@ -162,6 +163,7 @@ class ArgumentTests(SynchronousTestCase):
         named = HostnameEndpoint(MemoryReactorClock(), "proxy.example.com", 1080)
         self.assertIn("proxy.example.com:1080", describe_endpoint(named))
         for server, shown in (
+            (AddressEndpoint(None, "10.0.5.10", 5000, 60), "10.0.5.10:5000"),
             (TCP4ClientEndpoint(None, "10.0.5.10", 5000), "10.0.5.10:5000"),
             (TCP6ClientEndpoint(None, "2001:db8::5", 5000), "[2001:db8::5]:5000"),
             (UNIXClientEndpoint(None, "/run/proxy"), "unix:/run/proxy"),
@@ -259,9 +261,9 @@ class ServerEndpointTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """An address is connected to directly, from the local address that was asked for."""
         reactor = MemoryReactorClock()
-        for host, kind in (("10.0.5.10", TCP4ClientEndpoint), ("2001:db8::5", TCP6ClientEndpoint)):
+        for host in ("10.0.5.10", "2001:db8::5"):
             endpoint = server_endpoint(reactor, HostPort(host, 5000), timeout=7)
-            self.assertIsInstance(endpoint, kind)
+            self.assertIsInstance(endpoint, AddressEndpoint)
             endpoint.connect(Applications())
             self.assertEqual(reactor.tcpClients[-1][:2], (host, 5000))
             self.assertEqual(reactor.tcpClients[-1][3:], (7, None))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectBindError
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -19,6 +18,7 @@ from kumotwist.egress.source_settings import ProxyServer, SourceSettings
 from kumotwist.egress.suspension import Suspension
 from kumotwist.endpoints import EndpointTemplate, haproxyEndpoint, server_endpoint, socks5Endpoint
 from kumotwist.endpoints.hops import PlannedHop, Route
+from kumotwist.endpoints.tcp import AddressEndpoint
 from kumotwist.settings.types import HostPort
 from kumotwist.wire.proxy_v2 import Tlv
 
@@ -154,11 +154,9 @@ class Source:
             return self._template.endpoint(reactor, str(address), port)
         group = self.proxies
         if group is None:
-            kind = TCP4ClientEndpoint if address.version == 4 else TCP6ClientEndpoint
             local = _of_family(self.settings.source_address, address.version)
-            bind = None if local is None else (str(local), 0)
-            endpoint: IStreamClientEndpoint = kind(reactor, str(address), port, timeout, bind)
-            return endpoint
+            bind = None if local is None else str(local)
+            return AddressEndpoint(reactor, str(address), port, timeout, bind)
 
         tlvs = header_tlvs(self.settings.ha_proxy_tlvs, session_id, host_name)
 

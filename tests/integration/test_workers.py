@@ -176,7 +176,7 @@ class WorkersTests(TestCase):
         config = f"\n[http]\nlisten = 127.0.0.1:{page}\n" + direct(sink.route)
         kumo = await start_node(self, config, ["--reactor=kumo-epoll"])
         self.assertIn("worker 2: [twisted.scripts._twistd_unix.UnixAppLogger#info] reactor class: "
-                      "kumotwist.reactor.DirectEPollReactor", kumo.output())  # fmt: skip
+                      "kumotwist.reactor.loop.DirectEPollReactor", kumo.output())  # fmt: skip
         for number in range(20):
             await deferToThread(send_mail_blocking, kumo.port, [f"u{number}@example.com"])
         await sink.wait_for_mails(20)

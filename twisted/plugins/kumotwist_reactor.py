@@ -4,6 +4,6 @@ from twisted.application.reactors import Reactor
 
 kumo_epoll = Reactor(
     "kumo-epoll",
-    "kumotwist.reactor",
+    "kumotwist.reactor.loop",
     "epoll for many small messages: no log context per event, writes are sent at once.",
 )
