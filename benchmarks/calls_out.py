@@ -32,6 +32,7 @@ from kumotwist.queue.securing import TLSPolicies
 from kumotwist.queue.settings import QueuePattern, QueueTable, SmartHost
 from kumotwist.settings.layers import Rule
 from kumotwist.spool import SpoolSettings, SQLiteSpool
+from kumotwist.spool.gathering import LINGER
 from kumotwist.testing.dns import FakeResolver
 from kumotwist.tls.broken import BrokenTLS
 
@@ -227,8 +228,9 @@ class WayOut:
         self._work(meter)
 
     def _work(self, meter: Meter) -> None:
-        """Let the spool commit."""
+        """Let the spool commit what has been asked of it."""
         meter.begin()
+        self._reactor.advance(LINGER)
         self._reactor.advance(0)
         meter.end()
         self._worker.work()

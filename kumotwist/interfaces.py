@@ -140,6 +140,10 @@ class ISpool(Interface):
     def remove(messages: Sequence[QueuedMessage]) -> Deferred[None]:
         """Forget messages whose fate is decided; a body that nobody shares any more goes too."""
 
+    def forget(message: QueuedMessage) -> None:
+        """Forget one message as L{remove} does, where nobody waits for it: what goes wrong is
+        logged."""
+
     def load(message: QueuedMessage) -> Deferred[bytes]:
         """Read the body, also before its store has fired. Fails with
         L{kumotwist.spool.DamagedBodyError} if it is missing or not what was stored, and with

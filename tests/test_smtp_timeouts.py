@@ -48,4 +48,4 @@ class TableTests(SynchronousTestCase):
     def test_every_phase(self) -> None:
         """There is a patience for every phase of a session."""
         for phase in Phase:
-            self.assertGreater(Timeouts().of(phase), 0)
+            self.assertGreater(Timeouts().of[phase], 0)

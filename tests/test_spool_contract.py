@@ -116,6 +116,25 @@ class SpoolTestsMixin(Base):
         self.restart()
         self.assertEqual(self.enumerated(), [])
 
+    def test_forgotten(self) -> None:
+        """A message that is forgotten without waiting does not come back after a crash either."""
+        gone, kept = make_message(1), make_message(2)
+        self.store(gone, kept)
+        self.spool.forget(gone)
+        self.spool.update(gone)
+        self.settle()
+        self.restart()
+        self.assertEqual([found.id for found in self.enumerated()], [kept.id])
+
+    def test_forgotten_too_late(self) -> None:
+        """A closed spool forgets nothing, and says so to nobody but the log."""
+        message = make_message()
+        self.store(message)
+        self.done(self.spool.close())
+        self.spool.forget(message)
+        self.restart()
+        self.assertEqual([found.id for found in self.enumerated()], [message.id])
+
     def test_replaced(self) -> None:
         """A message goes with the commit that keeps what takes its place, and so does its body."""
         for body in (SMALL, LARGE):

@@ -284,6 +284,26 @@ class FullDatabaseTests(SpoolFailureTestCase):
         self.failureResultOf(removed, SpoolClosedError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_forget_while_broken(self) -> None:
+        """What is to be forgotten waits until it can be written; closing says that it cannot."""
+        going, staying = self.store(), self.store()
+        self.commit_error = full
+        self.spool.forget(going)
+        self.clock.advance(0)
+        self.assertFalse(self.spool.writable)
+        self.commit_error = lambda: None
+        self.clock.advance(RETRY_INTERVAL)
+        self.assertTrue(self.spool.writable)
+        self.assertEqual([each.id for each in self.found_after_crash()], [staying.id])
+        self.commit_error = full
+        self.spool.forget(staying)
+        said: list[str] = []
+        observer = cast(ILogObserver, lambda event: said.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.successResultOf(self.spool.close())
+        self.assertIn("1 changes of the spool could not be written", said)
+
     def test_failing_observer(self) -> None:
         """An observer that raises does not keep the outcome from those who wait."""
         self.spool.set_writable_observer(lambda writable: [][1])

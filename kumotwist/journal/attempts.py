@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from kumotwist.journal.records import (
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["AttemptForm"]
+
+_quoted = json.encoder.encode_basestring_ascii
 
 
 class AttemptForm:
@@ -57,7 +60,7 @@ class AttemptForm:
         @param now: when it happened; seconds since the epoch.
         @param pool: the message's.
         """
-        text = encode_text
+        quoted, text = _quoted, encode_text
         created = message.created
         code, enhanced, _, command = reply
         klass = "null"
@@ -67,11 +70,11 @@ class AttemptForm:
                 f'"detail":{enhanced.detail}}}'
             )
         return (
-            f'{{"type":"{kind}","id":{text(message.id)},"sender":{text(message.sender)},'
-            f'"recipient":{text(message.recipient)},"queue":{text(message.queue)},'
+            f'{{"type":"{kind}","id":{quoted(message.id)},"sender":{quoted(message.sender)},'
+            f'"recipient":{quoted(message.recipient)},"queue":{quoted(message.queue)},'
             f'"site":{self._site},"size":{message.size:d},"response":{{"code":{code:d},'
-            f'"enhanced_code":{klass},"content":{text(reply.content)},'
-            f'"command":{text(command or None)}}},"peer_address":{self._peer},'
+            f'"enhanced_code":{klass},"content":{quoted(reply.content)},'
+            f'"command":{quoted(command) if command else "null"}}},"peer_address":{self._peer},'
             f'"timestamp":{int(now)},"event_time":"{render_time(now)}","created":{int(created)},'
             f'"created_time":"{render_time(created)}","num_attempts":{message.attempts:d},'
             f'"bounce_classification":"Uncategorized","egress_pool":{text(pool)},{self._source},'

@@ -71,7 +71,8 @@ class Fates:
 
         @param original: header and body, where they are in memory, for the sender's report.
         """
-        self._recorder.attempt("Delivery", message, reply, facts, self._pool(message))
+        pool = self._queues.resolve(message.queue).egress_pool
+        self._recorder.attempt("Delivery", message, reply, facts, pool)
         # A host that offers DSN was told what the sender wants, and reports itself (RFC 3461, 5.2).
         # Nobody hears of a delivery without having asked for it.
         if not facts.dsn and "dsn_notify" in message.meta:

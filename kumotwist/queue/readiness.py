@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from kumotwist.egress.settings import PathSettings, PathTable
@@ -28,7 +28,7 @@ class ReadyQueues:
         self._sources = sources
         self._paths = paths
         self._build = build
-        self._queues: dict[str, dict[str, ReadyQueue]] = {}
+        self._queues: defaultdict[str, dict[str, ReadyQueue]] = defaultdict(dict)
         # Those whose source is not used any more, until their last session has ended.
         self._retired: set[ReadyQueue] = set()
 
@@ -39,8 +39,7 @@ class ReadyQueues:
 
     def get(self, source: str, lane: str) -> ReadyQueue | None:
         """A queue, if it exists."""
-        by_lane = self._queues.get(source)
-        return None if by_lane is None else by_lane.get(lane)
+        return self._queues[source].get(lane)
 
     def of_source(self, source: str) -> list[ReadyQueue]:
         """The queues of a source."""
@@ -55,7 +54,7 @@ class ReadyQueues:
         if ready is None:
             path = self._paths.resolve(plan.domain, plan.site, source)
             ready = self._build(self._sources[source], plan, path, pool)
-            self._queues.setdefault(source, {})[plan.lane] = ready
+            self._queues[source][plan.lane] = ready
         return ready
 
     def is_full(self, source: str, lane: str) -> bool:

@@ -222,16 +222,10 @@ class Reporter:
     def forget(self, message: QueuedMessage) -> None:
         """The message's fate is decided and nobody is to be told."""
         self._bodies.drop(message)
-        self._spool.remove([message]).addErrback(self._not_removed, message)
+        self._spool.forget(message)
 
     def _not_updated(self, failure: Any, message: QueuedMessage) -> None:
         self._log.error(
             "the spool did not record the delay of {id}: {reason}",
-            id=message.id, reason=failure.getErrorMessage(),
-        )  # fmt: skip
-
-    def _not_removed(self, failure: Any, message: QueuedMessage) -> None:
-        self._log.error(
-            "the spool did not remove {id}: {reason}",
             id=message.id, reason=failure.getErrorMessage(),
         )  # fmt: skip

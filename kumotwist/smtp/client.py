@@ -218,7 +218,9 @@ class ESMTPClient(Protocol):
             self._machine.begin(transaction)
         except RemoteProtocolError as failure:
             self._broken(failure)
-        if self._write_out():  # then nothing has come of it yet
+        said = self._machine.data_to_send()
+        if said:  # then nothing has come of it yet
+            self.transport.write(said)
             self._arm()
         else:
             self._pump()
@@ -300,12 +302,10 @@ class ESMTPClient(Protocol):
             self._fire()  # which may begin the next transaction
         self._arm()
 
-    def _write_out(self) -> bool:
-        """Write what has to be said; false if there is nothing."""
-        out = self._machine.data_to_send()
-        if out:
-            self.transport.write(out)
-        return bool(out)
+    def _write_out(self) -> None:
+        """Write what has to be said, if there is anything."""
+        if self._machine.unsaid:
+            self.transport.write(self._machine.data_to_send())
 
     def _happened(self, event: events.ClientEvent) -> None:
         if type(event) is events.Finished:
@@ -397,7 +397,7 @@ class ESMTPClient(Protocol):
             self._drop()
             return
         phase = self._phase
-        seconds = self._timeouts.of(phase)
+        seconds = self._timeouts.of[phase]
         if phase is Phase.IDLE:
             self.failure = SessionTimeout(phase.value, f"idle for {seconds:g} s")
             self._say_goodbye()
@@ -467,7 +467,7 @@ class ESMTPClient(Protocol):
         if machine.replies == self._armed_at and phase is self._armed_for:
             return
         self._armed_at, self._armed_for = machine.replies, phase
-        self._deadline.set(self._timeouts.of(phase))
+        self._deadline.set(self._timeouts.of[phase])
 
     def _wait(self) -> Deferred[Any]:
         if self._waiter is not None:

@@ -8,6 +8,9 @@ is KumoMTA's documented one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
+
 import attrs
 
 from kumotwist.settings import setting
@@ -81,7 +84,7 @@ class Timeouts:
         default=5.0,
     )
 
-    def of(self, phase: Phase) -> float:
-        """How long to wait in a phase."""
-        seconds: float = getattr(self, _OF_PHASE[phase])
-        return seconds
+    @cached_property
+    def of(self) -> Mapping[Phase, float]:
+        """How long to wait in each phase."""
+        return {phase: getattr(self, name) for phase, name in _OF_PHASE.items()}

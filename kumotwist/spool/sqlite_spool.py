@@ -205,6 +205,10 @@ class SQLiteSpool:
             await done
             self._cancel_calls()
         changes, self._changes = self._changes, Changes()
+        if changes:
+            self._log.error(
+                "{number} changes of the spool could not be written", number=len(changes)
+            )
         for waiting in changes.waiting:
             waiting.errback(SpoolClosedError("the spool was closed before this could be written"))
         _fire(self._after_commit)
@@ -288,6 +292,22 @@ class SQLiteSpool:
             if self._touched is not None:
                 self._touch(message)
         return self._wait_for_changes()
+
+    def forget(self, message: QueuedMessage) -> None:
+        """Forget a message; nobody waits for it."""
+        if self._state is not _State.OPEN:
+            self._log.error(
+                "{id} stays in the spool: {reason}", id=message.id, reason=self._closed()
+            )
+            return
+        try:
+            self._changes.remove(message_id(message), message.body_key)
+        except UnstorableMessageError as error:
+            self._log.error("{id} stays in the spool: {reason}", id=message.id, reason=error)
+            return
+        if self._touched is not None:
+            self._touch(message)
+        self._schedule_commit()
 
     def _touch(self, message: QueuedMessage) -> None:
         if self._touched is not None and message.body_key <= self._recovered_key:

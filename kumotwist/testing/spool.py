@@ -153,6 +153,10 @@ class MemorySpool:
 
         return self._do(change)
 
+    def forget(self, message: QueuedMessage) -> None:
+        """Forget a message; nobody waits for it."""
+        self.remove([message]).addErrback(lambda _: None)
+
     def load(self, message: QueuedMessage) -> Deferred[bytes]:
         """Give the body."""
         if not self._open:

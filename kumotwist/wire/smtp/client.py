@@ -45,18 +45,9 @@ from kumotwist.wire.smtp.transaction import (
 )
 
 __all__ = [
-    "Authenticated",
-    "ClientEvent",
-    "Closing",
-    "Finished",
-    "Goodbye",
-    "ProceedTLS",
-    "Ready",
-    "Refused",
-    "SMTPClient",
-    "SendBody",
-    "UnaskedReplyError",
-]
+    "Authenticated", "ClientEvent", "Closing", "Finished", "Goodbye", "ProceedTLS", "Ready",
+    "Refused", "SMTPClient", "SendBody", "UnaskedReplyError",
+]  # fmt: skip
 
 
 class UnaskedReplyError(RemoteProtocolError):
@@ -136,6 +127,8 @@ class SMTPClient:
         if self._event is not None:
             known, self._event = self._event, None
             return known
+        if not self._reader.unread:
+            return NEED_DATA
         if self._asked_at_once and (event := self._answered_at_once()) is not None:
             return event
         try:
@@ -305,7 +298,9 @@ class SMTPClient:
         self._asked_at_once = self._pipelined and not self._chunked and len(progress.asked) == 1
         if self._asked_at_once:  # RCPT and DATA are noted when their replies are read one by one
             rcpt = progress.rcpt(progress.asked[0])
-            self._ask(mail, line=f"{progress.mail}\r\n{rcpt}\r\nDATA")
+            self._require_silence()
+            self._asked.append(mail)
+            self.unsaid += f"{progress.mail}\r\n{rcpt}\r\nDATA\r\n".encode()
         elif self._pipelined:
             rcpts = [Asked(Phase.RCPT, progress.rcpt(index), index) for index in progress.asked]
             self._ask(mail, *rcpts, *(() if self._chunked else (DATA,)))
@@ -341,7 +336,7 @@ class SMTPClient:
     def _answered_at_once(self) -> ClientEvent | None:
         """The replies up to DATA, if all of them have come and are good; else nothing is read."""
         progress, reader = self._progress, self._reader
-        if reader.is_empty or self.closed or progress is None:
+        if self.closed or progress is None:
             return None
         self._asked_at_once = False
         if not reader.take_whole(_GO_AHEAD):

@@ -61,11 +61,13 @@ class ReplyReader:
 
     Lines end in CRLF; a bare LF is tolerated. The enhanced status code is taken off every line
     if its class is the reply's; the first one counts. Time is linear in what is received.
+
+    @ivar unread: what has been received and not been read to its end.
     """
 
     def __init__(self) -> None:
-        # What has been received, from C{_start} on; up to C{_searched} there is no line end.
-        self._data: bytes | bytearray = b""
+        # It counts from C{_start} on; up to C{_searched} there is no line end.
+        self.unread: bytes | bytearray = b""
         self._start = 0
         self._searched = 0
         # Of the reply that is being assembled:
@@ -76,29 +78,29 @@ class ReplyReader:
 
     def receive_data(self, data: bytes) -> None:
         """Take octets as they come."""
-        if not self._data:
-            self._data = data
+        if not self.unread:
+            self.unread = data
             return
-        if isinstance(self._data, bytes):
-            self._data = bytearray(self._data)
-        del self._data[: self._start]
+        if isinstance(self.unread, bytes):
+            self.unread = bytearray(self.unread)
+        del self.unread[: self._start]
         self._searched -= self._start
         self._start = 0
-        self._data += data
+        self.unread += data
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is left: neither octets nor the beginning of a reply."""
-        return not self._data and not self._lines
+        return not self.unread and not self._lines
 
     def take_whole(self, pattern: re.Pattern[bytes]) -> bool:
         """Take all that has come, if it is what the pattern says from its beginning to its end.
 
         @param pattern: of whole replies that need not be read one by one.
         """
-        if self._start or self._lines or pattern.fullmatch(self._data) is None:
+        if self._start or self._lines or pattern.fullmatch(self.unread) is None:
             return False
-        self._data = b""
+        self.unread = b""
         return True
 
     def next_reply(self, command: str = "") -> Reply | None:
@@ -109,14 +111,14 @@ class ReplyReader:
         @raise RemoteProtocolError: if this is not a reply, or one beyond the bounds. The
             reader is of no use afterwards.
         """
-        data = self._data
+        data = self.unread
         if not data:
             return None
         while (end := data.find(b"\n", self._searched) + 1) > 0:
             line = bytes(data[self._start : end])
             self._start = self._searched = end
             if end == len(data):
-                self._data = data = b""
+                self.unread = data = b""
                 self._start = self._searched = 0
             if not self._lines and len(line) <= _MEMORABLE:
                 # Most replies are one short line; the first one of several is read once more.
