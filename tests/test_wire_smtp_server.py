@@ -64,6 +64,57 @@ ENVELOPE = lines("MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA")
 MESSAGE = b"Subject: x\r\n\r\n..dots\r\n.\r\n"
 
 
+ADDRESSES = st.sampled_from(
+    [
+        "a@b.example", "A.B+c@B-c.Example", "", "a@b", "a@1.2", "a@b.e1", "a@b.1e", "a@-b.example",
+        "a@b..example", "a.@b.example", '"a"@b.example', "a@[192.0.2.1]", "@c:a@b.example",
+        "a b@c.example", "é@b.example", "postmaster", "a@b.example>", "x" * 50 + "@b.example",
+        "x" * 51 + "@b.example",
+        "x" * 52 + "@b.example", "x" * 64 + "@b.example", "x" * 65 + "@b.example", "a@" + "y" * 60,
+        "a@" + "y" * 63 + ".example", "a@" + "y" * 64 + ".example", "a" * 300,
+    ]
+)  # fmt: skip
+PATHS = st.builds(
+    "{}:{}<{}>{}".format,
+    st.sampled_from(["MAIL FROM", "RCPT TO"]),
+    st.sampled_from(["", "", " "]),
+    ADDRESSES,
+    st.sampled_from(
+        ["", "", " SIZE=5", " SIZE=1001", " SIZE=" + "9" * 21, " SIZE", " size=5", "x"]
+    ),
+)
+COMMANDS = st.sampled_from(
+    [
+        "EHLO client.example", "HELO client.example", "EHLO", "EHLO a b", "EHLO " + "x" * 256,
+        "MAIL FROM:<a@b.example>", "RCPT TO:<c@d.example>", "DATA", "DATA x", "RSET", "NOOP",
+        "NOOP x", "VRFY", "VRFY x", "QUIT x", "AUTH", "AUTH PLAIN", "AUTH LOGIN",
+        "dGVzdA==", "PASS secret", "BDAT 0", "BDAT x", "HTTP", "HEAD /", "STARTTLS",
+        "TURN\t", "RSE\u00e9",
+    ]
+)  # fmt: skip
+
+
+class OrdinaryTests(SynchronousTestCase):
+    """Commands that are read in one step."""
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.lists(st.one_of(COMMANDS, PATHS), max_size=8), st.booleans())
+    def test_like_any_other(self, commands: list[str], greeted: bool) -> None:
+        """Whether a command is read in one step, or with the care that a space behind it asks for,
+        it is the same event with the same answer."""
+        dialogue = [*(["EHLO client.example"] if greeted else []), *commands]
+        options = attrs.evolve(OPTIONS, auth=("PLAIN", "LOGIN"), auth_without_tls=True)
+        said = []
+        for behind in ("", " "):
+            machine = SMTPServer(options, starttls=True)
+            happened = []
+            for command in dialogue:
+                machine.receive_data(f"{command}{behind}\r\n".encode())
+                happened.append(drain(machine))
+            said.append(happened)
+        self.assertEqual(*said)
+
+
 class SessionTests(SynchronousTestCase):
     """Whole sessions."""
 

@@ -47,7 +47,7 @@ def header_end(body: bytes) -> int:
 
     Line ends may be bare LF, for listeners that were told to take them.
     """
-    if body.startswith((b"\r\n", b"\n")):
+    if body[:1] == b"\n" or body[:2] == b"\r\n":
         return 0
     end = body.find(b"\n\r\n")
     limit = len(body) if end < 0 else end

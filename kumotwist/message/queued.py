@@ -15,17 +15,17 @@ __all__ = ["QueuedMessage", "new_id"]
 _AT_ONCE = 64
 _ID_OCTETS = 10
 _stock: list[str] = []
+# The variant in the two upper bits of a digit, random ones in the others.
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
 
 
 def _fresh_endings() -> list[str]:
     """The last 20 digits of ids: version, 12 random bits, variant, 62 random bits."""
-    octets = os.urandom(_ID_OCTETS * _AT_ONCE)
-    endings = []
-    for start in range(0, len(octets), _ID_OCTETS):
-        random = int.from_bytes(octets[start : start + _ID_OCTETS], "big")
-        low = 0x8000000000000000 | (random & 0x3FFFFFFFFFFFFFFF)
-        endings.append(f"7{random >> 68 & 0xFFF:03x}{low:016x}")
-    return endings
+    digits = os.urandom(_ID_OCTETS * _AT_ONCE).hex()
+    return [
+        f"7{digits[at : at + 3]}{_VARIANT[digits[at + 3]]}{digits[at + 4 : at + 19]}"
+        for at in range(0, len(digits), 2 * _ID_OCTETS)
+    ]
 
 
 # A process that was forked must not give the ids that its parent gives.

@@ -138,8 +138,10 @@ class ESMTPServerProtocol(ServerArrival):
                 reason=one_line(reason.getErrorMessage(), 200),
             )
         self._machine.stop()
-        self._cancel()
-        self._charge(0)
+        if self._pending is not None:
+            self._cancel()
+        if self._charged:
+            self._charge(0)
         self._listener.forget(self)
 
     def handshakeCompleted(self) -> None:
@@ -220,7 +222,9 @@ class ESMTPServerProtocol(ServerArrival):
         """
         machine = self._machine
         self._data_deadline = self._data_deadline or now + self._settings.data_timeout
-        self._charge(machine.body_octets)
+        octets = machine.body_octets
+        if octets != self._charged:
+            self._charge(octets)
         if self._listener.budget.exceeded:
             machine.refuse_body(say.NO_ROOM)
             self._charge(0)
@@ -298,14 +302,13 @@ class ESMTPServerProtocol(ServerArrival):
     def _cancel(self) -> None:
         """Tell the reception that nobody waits for its answer any more."""
         pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.cancel()
+        assert pending is not None
+        pending.cancel()
 
     def _charge(self, octets: int) -> None:
         """Say how many octets of a message this session holds now."""
-        if octets != self._charged:
-            self._listener.budget.used += octets - self._charged
-            self._charged = octets
+        self._listener.budget.used += octets - self._charged
+        self._charged = octets
 
     # -- what the events deserve: each returns whether the loop can go on ------------------------
 
@@ -321,8 +324,7 @@ class ESMTPServerProtocol(ServerArrival):
         return self._consider(answer, self._answer_asked)
 
     def _judge_hello(self, event: Hello) -> bool:
-        name = one_line(event.domain, 255)
-        self.session = self.session.greeted(name, extended=event.extended)
+        self.session = self.session.greeted(event.domain, extended=event.extended)
         self._answer(event, self._greets(event.reply))
         return True
 
@@ -332,7 +334,7 @@ class ESMTPServerProtocol(ServerArrival):
         if host == UNIX:
             return reply
         literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
-        return reply._replace(lines=(f"{reply.lines[0]} greets {literal}", *reply.lines[1:]))
+        return Reply(250, None, (f"{reply.lines[0]} greets {literal}", *reply.lines[1:]))
 
     def _judge_mail(self, event: Mail) -> bool:
         return self._ask(event, self._reception.sender, event.transaction)
@@ -456,7 +458,8 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _ended(self) -> None:
         self._machine.stop()
-        self._charge(0)
+        if self._charged:
+            self._charge(0)
         self._timer.allow(LINGER)
 
 

@@ -37,11 +37,12 @@ __all__ = [
     "sender_path",
 ]
 
-#: MAIL, RCPT and DATA as nearly all clients say them, so that they are read in one step. Its groups
-#: are what L{sender_path} and L{recipient_path} would make of it: the address, and what follows the
-#: path; the first one is the verb, and L{None} for DATA.
+#: A whole line with a command as nearly all clients say them, so that it is read in one step: MAIL
+#: or RCPT, whose groups are the verb and what L{sender_path} and L{recipient_path} would make of it
+#: (the address, and what follows the path), or any verb of four letters with at most one word.
 ORDINARY = re.compile(
-    rf"(MAIL FROM|RCPT TO):{PLAIN_PATH}((?: SIZE=[0-9]{{1,20}})?)\r\n|DATA\r\n".encode()
+    rf"(MAIL FROM|RCPT TO):{PLAIN_PATH}((?: SIZE=[0-9]{{1,20}})?)\r\n"
+    r"|[A-Z]{4}(?: [!-~]{1,255}+)?\r\n".encode()
 )
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")

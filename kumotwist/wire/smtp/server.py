@@ -216,6 +216,9 @@ class SMTPServer(ServerState):
         except CommandRefusedError as error:
             return self._bad_command(error.reply, self._shown(line))
         verb, _, argument = text.partition(" ")
+        return self._obey(verb, argument, text)
+
+    def _obey(self, verb: str, argument: str, text: str) -> Event | None:
         read = _COMMANDS.get(verb) or _COMMANDS.get(verb.upper())
         if read is None:
             return self._bad_command(say.unknown(verb), "" if self._login else text)
@@ -224,12 +227,12 @@ class SMTPServer(ServerState):
         except CommandRefusedError as error:
             return self._bad_command(error.reply, text)
 
-    def _read_ordinary(self, found: re.Match[bytes]) -> Event:
-        """Read what L{ORDINARY} fits; the rules are those of any other command."""
+    def _read_ordinary(self, found: re.Match[bytes]) -> Event | None:
+        """Read what L{ORDINARY} fits; the rules are those of any other line."""
         text = str(found[0][:-2], "ascii")
         verb = found[1]
         if verb is None:
-            return self._read_data("", text)
+            return self._obey(text[:4], text[5:], text)
         path = str(found[2], "ascii"), str(found[3], "ascii")
         read = self._read_mail if verb == b"MAIL FROM" else self._read_rcpt
         try:
@@ -310,7 +313,7 @@ class SMTPServer(ServerState):
             return self._out_of_order(say.NO_RECIPIENTS, text)
         if transaction.binary:
             return self._out_of_order(say.BINARY, text)
-        return DataBegin(transaction, self.unread > 0, say.GO_AHEAD, text)
+        return DataBegin(transaction, bool(self.input.buffer), say.GO_AHEAD, text)
 
     def _read_bdat(self, argument: str, text: str) -> Event | None:
         transaction = self.transaction

@@ -94,7 +94,7 @@ class ServerState:
     @property
     def body_octets(self) -> int:
         """Octets of the message being received that are held in memory."""
-        body = self._message
+        body = self._body if self._chunks is None else self._chunks.message
         return 0 if body is None else body.held
 
     @property
