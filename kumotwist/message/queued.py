@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-__all__ = ["QueuedMessage", "new_id"]
+__all__ = ["QueuedMessage", "facts_text", "new_id"]
 
 
 #: Ids for which random octets are fetched at once: a system call for each would cost more.
@@ -49,12 +51,46 @@ def new_id(now: float | None = None) -> str:
     return f"{milliseconds & 0xFFFFFFFFFFFF:012x}{ending}"
 
 
+_encode_facts = json.JSONEncoder(separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring_ascii
+
+
+def facts_text(meta: dict[str, Any]) -> str:
+    """The facts of a message in JSON; most are texts alone, for which the encoder is not set up.
+
+    @raise ValueError: if they cannot be written so.
+    @raise TypeError: likewise.
+    @raise RecursionError: likewise.
+    """
+    try:
+        texts = [f"{_quoted(name)}:{_quoted(value)}" for name, value in meta.items()]
+    except TypeError:  # not texts alone
+        return _encode_facts(meta)
+    return f"{{{','.join(texts)}}}"
+
+
+# What a message that sleeps has packed: numbers, of which the last is the length of the sender in
+# octets; the sender, the recipient, NUL, and the facts in JSON, in which there is no NUL. Objects
+# for all that take three times as much.
+_numbers = struct.Struct("<qdqqI")
+_PACKED = ("size", "created", "attempts", "body_key", "sender", "recipient", "meta")
+
+
+def _packed(
+    numbers: tuple[int, float, int, int], sender: bytes, recipient: bytes, facts: bytes
+) -> bytes:
+    return b"%b%b%b\0%b" % (_numbers.pack(*numbers, len(sender)), sender, recipient, facts)
+
+
 @attrs.define(slots=True, eq=False, weakref_slot=False)
 class QueuedMessage:
     """One recipient's copy of a message: what the spool keeps and the queues move.
 
     A message for several recipients becomes several of these, which share one stored body, as
     KumoMTA does it: each has its own attempts, its own due time and its own fate.
+
+    One that waits for long can L{sleep}: its facts are packed then, and unpacked when somebody
+    looks at one of them. Nobody but who counts octets needs to know.
 
     @ivar id: 32 hexadecimal digits, see L{new_id}.
     @ivar sender: the envelope sender, without brackets; empty for the null sender.
@@ -88,3 +124,67 @@ class QueuedMessage:
     body_key: int = 0
     body: bytes | None = attrs.field(default=None, repr=False)
     plain: bool = False
+    asleep: bytes | None = attrs.field(default=None, init=False, repr=False)
+
+    def sleep(self) -> None:
+        """Take up less memory until somebody looks closer; what cannot be packed stays awake."""
+        if self.asleep is not None:
+            return
+        numbers = (self.size, self.created, self.attempts, self.body_key)
+        try:
+            facts = facts_text(self.meta).encode()
+            self.asleep = _packed(numbers, self.sender.encode(), self.recipient.encode(), facts)
+        except (ValueError, TypeError, RecursionError, struct.error):
+            return
+        for name in _PACKED:
+            delattr(self, name)
+
+    @classmethod
+    def sleeping(
+        cls,
+        identity: str,
+        queue: str,
+        due: float,
+        numbers: tuple[int, float, int, int],
+        texts: tuple[bytes, bytes, bytes],
+    ) -> QueuedMessage:
+        """Make one that sleeps.
+
+        @param numbers: size, created, attempts and body key.
+        @param texts: sender, recipient and C{meta} (as L{facts_text} gives it), in UTF-8.
+        @raise ValueError: if a text is none.
+        @raise struct.error: if a number is none.
+        """
+        sender, recipient, _ = texts
+        if not (sender.isascii() and recipient.isascii()):
+            sender.decode()
+            recipient.decode()
+        message = cls.__new__(cls)
+        message.id, message.queue, message.due = identity, queue, due
+        message.body, message.plain = None, False
+        message.asleep = _packed(numbers, *texts)
+        return message
+
+    def _wake(self, packed: bytes) -> None:
+        """Unpack; what has been given a new value meanwhile keeps it."""
+        *numbers, length = _numbers.unpack_from(packed)
+        texts, facts = packed[_numbers.size :].rsplit(b"\0", 1)
+        sender, recipient = texts[:length].decode(), texts[length:].decode()
+        self.asleep = None
+        for name, value in zip(
+            _PACKED, (*numbers, sender, recipient, json.loads(facts)), strict=True
+        ):
+            try:
+                object.__getattribute__(self, name)
+            except AttributeError:
+                setattr(self, name, value)
+
+    # Hidden from the type checker, which would take any name for an attribute.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """What is asked for is packed: wake up."""
+            if name not in _PACKED or self.asleep is None:
+                raise AttributeError(f"a QueuedMessage has no {name}")
+            self._wake(self.asleep)
+            return getattr(self, name)

@@ -16,6 +16,9 @@ __all__ = ["REQUIRED", "WAIVED", "tls_wish"]
 REQUIRED = "requiretls"
 WAIVED = "tls_not_required"
 
+# As a message that sleeps has them: most want nothing, and need not wake up for that.
+_NAMES = (REQUIRED.encode(), WAIVED.encode())
+
 
 def tls_wish(message: QueuedMessage) -> TLSWish:
     """What the sender of a message asks for.
@@ -23,6 +26,9 @@ def tls_wish(message: QueuedMessage) -> TLSWish:
     A report on a message with REQUIRETLS is sent with REQUIRETLS where that is offered, and is not
     lost where it is not: with the null sender, nothing is demanded (RFC 8689, 5).
     """
+    asleep = message.asleep
+    if asleep is not None and not any(name in asleep for name in _NAMES):
+        return TLSWish.NOTHING
     meta = message.meta
     if REQUIRED in meta:
         return TLSWish.REQUIRED if message.sender else TLSWish.NOTHING

@@ -27,6 +27,9 @@ __all__ = ["ScheduledQueue", "State", "Waiting"]
 TURN = 50
 #: Messages that are given new due times in one turn of the reactor.
 RESCHEDULED = 1000
+#: Messages that wait so many seconds, or behind so many others, may as well sleep.
+SLEEPING_TIME = 60.0
+SLEEPING_BEHIND = 100
 #: The timer is never set further ahead than this, so that a jump of the clock is noticed.
 LONGEST_SLEEP = 60.0
 
@@ -154,6 +157,11 @@ class Waiting:
         @param ahead: before those that became due at the same moment.
         """
         queue = self.of(message.queue, tls_wish(message))
+        if not ahead and (
+            len(queue.messages) >= SLEEPING_BEHIND
+            or message.due - self._clock.seconds() >= SLEEPING_TIME
+        ):
+            message.sleep()
         number = next(self._numbers)
         entry = (message.due, -number if ahead else number, message)
         heapq.heappush(queue.messages, entry)

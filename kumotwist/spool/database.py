@@ -98,7 +98,7 @@ class Database:
         execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         execute("PRAGMA wal_autocheckpoint = 1000")
         execute("PRAGMA journal_size_limit = 67108864")
-        execute("PRAGMA cache_size = -16384")
+        execute("PRAGMA cache_size = -4096")
         execute("PRAGMA temp_store = MEMORY")
         known = execute("PRAGMA application_id").fetchone()[0]
         version = execute("PRAGMA user_version").fetchone()[0]

@@ -7,13 +7,12 @@ match is set aside and never delivered.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 import zlib
 from typing import Any
 
-from kumotwist.message.queued import QueuedMessage
+from kumotwist.message.queued import QueuedMessage, facts_text
 from kumotwist.spool.errors import DamagedRecordError, UnstorableMessageError
 
 __all__ = ["COLUMNS", "MessageRow", "is_large", "message_id", "message_of", "row_of"]
@@ -24,19 +23,13 @@ COLUMNS = "body, id, sender, recipient, queue, size, created, due, attempts, met
 MessageRow = tuple[int, bytes, str, str, str, int, float, float, int, str, int]
 
 _pack_numbers = struct.Struct("<qqddq").pack
-_encode_meta = json.JSONEncoder(separators=(",", ":")).encode
-_quoted = json.encoder.encode_basestring_ascii
 _crc32 = zlib.crc32
 
-# Texts that many messages have in common, so that a message that waits costs less memory: names of
-# facts, protocols, listeners, queues. The first ones that come are kept, which is enough; nothing
-# is gained by keeping an identity of one message, so the number is bounded.
+# Names of queues, which many messages have in common, so that one that waits costs less memory. The
+# first ones that come are kept, which is enough; the number is bounded.
 _MAX_SHARED = 8192
 _MAX_SHARED_LENGTH = 80
 _shared: dict[str, str] = {}
-
-# Facts whose values many messages have in common.
-_COMMON = frozenset({"reception_protocol", "received_via", "hostname", "body", "user", "helo"})
 
 
 def is_large(body_key: int) -> bool:
@@ -68,25 +61,6 @@ def _share(text: str) -> str:
     return text
 
 
-def _compact(meta: Any) -> Any:
-    """The facts with names and values that are shared among messages."""
-    if type(meta) is not dict:
-        raise ValueError("its facts are no object")
-    return {
-        _share(name): _share(value) if name in _COMMON and type(value) is str else value
-        for name, value in meta.items()
-    }
-
-
-def _text_of(meta: dict[str, Any]) -> str:
-    """The facts in JSON; most are texts alone, for which the encoder's setup is not worth it."""
-    try:
-        texts = [f"{_quoted(name)}:{_quoted(value)}" for name, value in meta.items()]
-    except TypeError:  # not texts alone
-        return _encode_meta(meta)
-    return f"{{{','.join(texts)}}}"
-
-
 def row_of(message: QueuedMessage, body_key: int) -> MessageRow:
     """Take a message's values as they are now.
 
@@ -94,7 +68,7 @@ def row_of(message: QueuedMessage, body_key: int) -> MessageRow:
     """
     identity = message_id(message)
     try:
-        meta = _text_of(message.meta)
+        meta = facts_text(message.meta)
         numbers = _pack_numbers(
             body_key, message.size, message.created, message.due, message.attempts
         )
@@ -119,7 +93,7 @@ def row_of(message: QueuedMessage, body_key: int) -> MessageRow:
 
 
 def message_of(row: tuple[Any, ...]) -> QueuedMessage:
-    """Make the message again that a row was taken from.
+    """Make the message again that a row was taken from; it sleeps until somebody looks closer.
 
     @param row: the values of L{COLUMNS}, texts as bytes.
     @raise DamagedRecordError: if they are not what was stored.
@@ -130,18 +104,13 @@ def message_of(row: tuple[Any, ...]) -> QueuedMessage:
         texts = b"\0".join((sender, recipient, queue, meta))
         if _crc32(texts, _crc32(numbers + identity)) != crc:
             raise ValueError("its checksum does not match")
-        return QueuedMessage(
+        return QueuedMessage.sleeping(
             identity.hex(),
-            sender.decode(),
-            recipient.decode(),
             _share(queue.decode()),
-            size,
-            created,
             due,
-            attempts,
-            _compact(json.loads(meta)),
-            body_key,
+            (size, created, attempts, body_key),
+            (sender, recipient, meta),
         )
-    except (ValueError, TypeError, RecursionError, struct.error) as error:
+    except (ValueError, TypeError, struct.error) as error:
         name = identity.hex() if isinstance(identity, bytes) else repr(identity)
         raise DamagedRecordError(f"the record of message {name}: {error}") from None
