@@ -196,6 +196,12 @@ class ObedientDialer:
         self.made.append(outgoing)
         return outgoing
 
+    def open(self, destination: Address) -> IOutgoing:
+        """Make another one, bound to nothing."""
+        assert not isinstance(destination.host, str)
+        version = destination.host.version
+        return self.bind(ipaddress.ip_address("0.0.0.0" if version == 4 else "::"), 0)
+
     def source_for(self, destination: IPAddress) -> IPAddress:
         """10.0.0.1 or 2001:db8::1."""
         if self.unreachable is not None:

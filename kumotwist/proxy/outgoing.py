@@ -25,7 +25,6 @@ __all__ = [
     "IDialer",
     "IOutgoing",
     "Keepalive",
-    "any_source",
     "describe",
     "ip_of",
     "read_ip",
@@ -38,7 +37,9 @@ _BIND_ADDRESS_NO_PORT = (
 )
 
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
-_ANY4, _ANY6 = ipaddress.IPv4Address("0.0.0.0"), ipaddress.IPv6Address("::")
+_NOWHERE4 = Address(ipaddress.IPv4Address("0.0.0.0"), 0)
+_NOWHERE6 = Address(ipaddress.IPv6Address("::"), 0)
+_TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 
 _NO_WAIT = getattr(socket, "SOCK_NONBLOCK", 0)
 _STREAM = socket.SOCK_STREAM | _NO_WAIT
@@ -91,6 +92,12 @@ class IDialer(Interface):
         0.0.0.0 or C{::}.
 
         @raise OSError: the address is not this host's, or no descriptor is left, …
+        """
+
+    def open(destination: Address) -> IOutgoing:
+        """A new socket for a destination, an IP address; the system chooses the source.
+
+        @raise OSError: no descriptor is left, …
         """
 
     def source_for(destination: IPAddress) -> IPAddress:
@@ -151,11 +158,6 @@ def describe(error: OSError) -> str:
     return f"{errno.errorcode.get(number, number)} ({os.strerror(number)})"
 
 
-def any_source(destination: IPAddress) -> IPAddress:
-    """The address that leaves the choice of a source to the system."""
-    return _ANY4 if isinstance(destination, ipaddress.IPv4Address) else _ANY6
-
-
 def _family(address: IPAddress) -> socket.AddressFamily:
     return _IPV4 if isinstance(address, ipaddress.IPv4Address) else _IPV6
 
@@ -175,10 +177,11 @@ def _address_of(sockaddr: Any) -> Address:
 
 
 def _new_socket(family: int) -> socket.SocketType:
-    """A socket that does not wait, in one call of the kernel where that is possible."""
+    """A socket that does not wait and holds nothing back."""
     handle = socket.SocketType(family, _STREAM, 0)
     if not _NO_WAIT:
         handle.setblocking(False)
+    handle.setsockopt(_TCP, _NODELAY, 1)
     return handle
 
 
@@ -289,7 +292,6 @@ class Dialer:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         handle = _new_socket(_family(source))
         try:
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             local = Address(source, port)
             if chosen:
                 self._bind(handle, local)
@@ -299,6 +301,11 @@ class Dialer:
         except BaseException:
             handle.close()
             raise
+
+    def open(self, destination: Address) -> IOutgoing:
+        if isinstance(destination.host, ipaddress.IPv4Address):
+            return _OutgoingSocket(self, _new_socket(_IPV4), _NOWHERE4)
+        return _OutgoingSocket(self, _new_socket(_IPV6), _NOWHERE6)
 
     def _bind(self, handle: socket.SocketType, local: Address) -> None:
         if local.port:

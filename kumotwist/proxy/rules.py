@@ -76,6 +76,7 @@ class _Rule:
     sources: tuple[_Range, ...]
     destinations: tuple[_Range, ...]
     decision: Decision
+    concerns_all: bool
 
     @classmethod
     def of(cls, name: str, rule: ProxyRuleSettings) -> _Rule:
@@ -89,6 +90,7 @@ class _Rule:
             _ranges(rule.sources),
             _ranges(rule.destinations),
             Decision(allows, f"[proxy-rule:{name}]"),
+            not (rule.users or rule.clients or rule.sources),
         )
 
     def concerns(
@@ -167,7 +169,7 @@ class Rules:
         if guard is None and self._is_own(destination, port):
             guard = "the proxy's own listener"
         for rule in self._rules:
-            if rule.concerns(user, client, source) and rule.reaches(
+            if (rule.concerns_all or rule.concerns(user, client, source)) and rule.reaches(
                 destination, port, guard is not None
             ):
                 return rule.decision

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.certificate import tls_trouble
 from kumotwist.proxy.names import client_of, resolve_name
-from kumotwist.proxy.outgoing import any_source, describe, ip_of, rep_for
+from kumotwist.proxy.outgoing import describe, ip_of, rep_for
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.proxy.timing import TimedSession
@@ -101,7 +101,8 @@ class ProxySession(TimedSession):
         event = machine.receive_message(data)
         if event is not None:
             self._answer(event)
-            self._flush()
+            if self._said:
+                self._flush()
             return
         try:
             machine.receive_data(data)
@@ -285,7 +286,8 @@ class ProxySession(TimedSession):
         outgoing = self._outgoing
         if outgoing is None:
             try:
-                outgoing = self._shared.dialer.bind(source or any_source(ip_of(destination)), 0)
+                dialer = self._shared.dialer
+                outgoing = dialer.open(destination) if source is None else dialer.bind(source, 0)
             except OSError as error:
                 # Where nobody has chosen a source, nothing but the socket was asked for.
                 what = "make a socket" if source is None else f"bind {source}"
@@ -300,20 +302,16 @@ class ProxySession(TimedSession):
         self._refuse(Rep.TTL_EXPIRED, "timeout: the destination did not answer")
         self._flush()
 
-    def _settled(self, error: OSError | None) -> None:
-        """The destination is connected, or cannot be."""
-        self._connecting = False
-        if error is not None:
-            self._refuse(rep_for(error), f"cannot connect: {describe(error)}")
-        else:
-            self._connected()
-
     def _not_resolved(self, failure: Failure) -> None:
         _log.failure("{proxy}: a defect in resolving names", failure, proxy=self._shared.title)
         self._refuse(Rep.GENERAL_FAILURE, "cannot resolve: a defect in the proxy")
 
-    def _connected(self) -> None:
-        """The destination is connected: the reply goes out first, then its octets may come."""
+    def _settled(self, error: OSError | None) -> None:
+        """The destination cannot be connected, or is: the reply goes out, then its octets come."""
+        self._connecting = False
+        if error is not None:
+            self._refuse(rep_for(error), f"cannot connect: {describe(error)}")
+            return
         machine, outgoing = self._machine, self._outgoing
         assert machine is not None
         assert outgoing is not None
@@ -330,7 +328,8 @@ class ProxySession(TimedSession):
         if self._paused:
             transport.resumeProducing()
         self._relay = self._shared.make_relay(transport, outgoing, self._end, self._parted)
-        self._time_of_stream()
+        if self._limit is not self._shared.early:
+            self._lasts()
         self._relay.start(early, reply)
 
     # -- waiting for something outside the machine -----------------------------------------------

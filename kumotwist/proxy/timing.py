@@ -74,11 +74,6 @@ class TimedSession(Protocol):
         else:
             self._give_time(shared.phases, self._connect_timed_out)
 
-    def _time_of_stream(self) -> None:
-        """The stream has begun."""
-        if self._limit is not self._shared.early:
-            self._lasts()
-
     def _first_look(self) -> None:
         """It is no short session: whatever it does has its own limit from now on."""
         shared = self._shared

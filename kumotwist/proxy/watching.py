@@ -155,19 +155,23 @@ class EpollWatcher:
         if one.mask:
             if self._epoll is not None:
                 self._epoll.unregister(one.number)
-            self._forget(one)
+            one.events = one.mask = one.missed = 0
+            del self._sockets[one.number]
+            if not self._sockets:
+                self._stop()
 
     def close(self, one: WatchedSocket) -> None:
         if one.mask:
-            self._forget(one)  # the kernel forgets it by itself
+            one.events = one.mask = one.missed = 0
+            del self._sockets[one.number]  # the kernel forgets it by itself
+            if not self._sockets:
+                self._stop()
         one.ready = _ignore
         one.handle.close()
 
-    def _forget(self, one: WatchedSocket) -> None:
-        one.events = one.mask = one.missed = 0
-        del self._sockets[one.number]
-        if not self._sockets and self._epoll is not None:
-            epoll, self._epoll = self._epoll, None
+    def _stop(self) -> None:
+        epoll, self._epoll = self._epoll, None
+        if epoll is not None:
             self._reactor.removeReader(self)
             epoll.close()
 

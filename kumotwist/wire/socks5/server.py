@@ -121,6 +121,12 @@ class Unacceptable:
     problem: str
 
 
+@lru_cache(4096)
+def _connect_request(raw: bytes) -> ConnectRequest:
+    """The request for an IP address and a port; there are few, which come again and again."""
+    return ConnectRequest(read_known(raw))
+
+
 Event = MethodsOffered | Credentials | BindRequest | ConnectRequest | Unacceptable
 
 
@@ -223,7 +229,8 @@ class SOCKS5Server:
             length = len(data)
             if length > 4 and length == _LENGTH.get(data[3]) and data[0] == VERSION and not data[2]:
                 if data[1] == _CONNECT:
-                    return self._read_connect(read_known(data[4:]))
+                    self._state = _CONNECTING
+                    return _connect_request(data[4:])
                 if data[1] == _BIND:
                     return self._read_bind(read_known(data[4:]))
         elif state is _GREETING and data == _USUAL_GREETING:
