@@ -38,6 +38,10 @@ class Source:
     @ivar settings: what was configured.
     @ivar protocol: C{"socks5"}, C{"haproxy"} or C{""} for a direct connection; for an endpoint
         string what that says (L{Route.protocol}).
+    @ivar name: the name that records and queues show.
+    @ivar server: the proxy (or all of them) in words, for records and errors; empty without one.
+    @ivar egress_addresses: the addresses that destinations shall see, at most one of a family;
+        empty where nothing chooses them.
     @ivar proxies: the proxies, and what is known of them; L{None} for a direct connection and for
         an endpoint string.
     """
@@ -46,6 +50,10 @@ class Source:
     protocol: str = ""
     proxies: ProxyGroup | None = attrs.field(default=None, repr=False, eq=False)
     _template: EndpointTemplate | None = attrs.field(default=None, repr=False)
+    # Asked for with every connection, so worked out once:
+    name: str = attrs.field(init=False, eq=False)
+    server: str = attrs.field(init=False, eq=False)
+    egress_addresses: tuple[IPAddress, ...] = attrs.field(init=False, eq=False, repr=False)
 
     @classmethod
     def of(cls, settings: SourceSettings) -> Source:
@@ -60,14 +68,12 @@ class Source:
             return cls(settings, "haproxy", ProxyGroup(settings.ha_proxy_server, balanced))
         return cls(settings)
 
-    @property
-    def name(self) -> str:
-        """The name that records and queues show."""
+    @name.default
+    def _default_name(self) -> str:
         return self.settings.name
 
-    @property
-    def server(self) -> str:
-        """The proxy (or all of them) in words, for records and errors; empty without one."""
+    @server.default
+    def _default_server(self) -> str:
         if self._template is not None:
             return self._template.route.server
         return "" if self.proxies is None else self.proxies.name
@@ -100,10 +106,8 @@ class Source:
 
     # -- addresses --------------------------------------------------------------------------------
 
-    @property
-    def egress_addresses(self) -> tuple[IPAddress, ...]:
-        """The addresses that destinations shall see, at most one of a family; empty where nothing
-        chooses them."""
+    @egress_addresses.default
+    def _default_egress_addresses(self) -> tuple[IPAddress, ...]:
         if self._template is not None:
             chosen = self._template.route.source
             return () if chosen is None else (chosen,)

@@ -7,7 +7,7 @@ health from here; the verdict that comes back says whether the source is held no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -72,6 +72,14 @@ class _ClientFactory(Factory):
         return client
 
 
+class _Way(NamedTuple):
+    """How a connection goes, in the words of records."""
+
+    source_address: str
+    server: str
+    protocol: str
+
+
 @attrs.define(frozen=True)
 class Call:
     """What came of dialling one address.
@@ -108,23 +116,27 @@ class Dialler:
         self._fault = ""
         self._tls_offered = False
         self._connections = 0
-        self._closing: list[Deferred[None]] = []
+        self._closing: list[Callable[[], None]] = []
 
-    def closed(self) -> Deferred[None]:
-        """Wait until no connection is left: after its QUIT one still counts for the other side."""
-        waiting: Deferred[None] = Deferred()
+    def when_closed(self, then: Callable[[], None]) -> None:
+        """Call C{then} when no connection is left: after its QUIT one still counts for the other
+        side."""
         if self._connections:
-            self._closing.append(waiting)
+            self._closing.append(then)
         else:
-            waiting.callback(None)
+            then()
+
+    def _all_closed(self) -> Deferred[None]:
+        waiting: Deferred[None] = Deferred()
+        self.when_closed(lambda: waiting.callback(None))
         return waiting
 
     def _count(self, change: int) -> None:
         self._connections += change
         if not self._connections:
             closing, self._closing = self._closing, []
-            for waiting in closing:
-                waiting.callback(None)
+            for then in closing:
+                then()
 
     def abort(self) -> None:
         """Drop the session that is being opened."""
@@ -137,16 +149,15 @@ class Dialler:
 
         @raise CancelledError: if the session was aborted meanwhile; nothing was learned then.
         """
-        facts = self._context.facts(self._ready, target.address)
         if self._connections:
-            await self.closed()
+            await self._all_closed()
         try:
             client = await self._connect(target)
         except (CancelledError, ConnectingCancelledError):
             raise CancelledError() from None
         except Exception as failure:
             return Call(
-                facts,
+                self._context.facts(self._ready, target.address),
                 verdict=self._not_connected(failure, judge_connect(failure, self.way(target))),
             )
         self._client = client
@@ -154,11 +165,11 @@ class Dialler:
         slot = self._context.tls_sessions.slot(
             self._ready.source.name, target.host.name, target.port, resume=demand.resume
         )
-        facts = self._describe(client, target, demand.reason)
+        way = self._way_taken(client)
         try:
             await client.open()
             await self._secure(client, target, demand, slot)
-            await log_in(client, self._ready.path, str(target))
+            await log_in(client, self._ready.path, target)
         except SMTPSessionError as failure:
             if isinstance(failure, SessionUnfitError):
                 client.quit()
@@ -166,6 +177,7 @@ class Dialler:
                 client.abort()
             if self._aborted:
                 raise CancelledError() from None
+            facts = self._facts(target, demand, way)
             verdict = judge_session(
                 failure,
                 self.way(target),
@@ -180,9 +192,9 @@ class Dialler:
             return Call(facts, verdict=verdict, again=again, tls=tls)
         finally:
             self._client = None
+        facts = self._facts(target, demand, way, client)
         self._source_works(facts)
         self._context.counters.connections[self._ready.source.name] += 1
-        facts = attrs.evolve(facts, tls=client.tls, dsn=client.capabilities.dsn)
         tls = None
         if demand.attempt:
             tls = tls_result(demand, facts, target.host.name, self._ready.plan)
@@ -366,26 +378,41 @@ class Dialler:
             return f"{target} from source {source.name}"
         return f"{target} via {source.through} from source {source.name}"
 
-    def _describe(self, client: ESMTPClient, target: Target, tls_policy: str) -> AttemptFacts:
-        """The facts of this connection for records."""
-        known: dict[str, Any] = {
-            "session_id": self._session_id,
-            "delivery_protocol": "LMTP" if self._ready.plan.lmtp else "ESMTP",
-            "host": target.host.name,
-            "peer": str(target.address),
-            "tls_policy": tls_policy,
-        }
+    def _way_taken(self, client: ESMTPClient) -> _Way:
+        """Where a connection leads along, which can be told only while it stands."""
         transport: Any = client.transport
         get_proxy = getattr(transport, "getProxy", None)
         if get_proxy is None:
-            known["source_address"] = address_text(transport.getHost())
-        else:
-            hop = get_proxy()
-            if hop.login_unused:
-                self._login_unused(hop.server)
-            known["source_address"] = hop.source_address
-            known["proxy_server"], known["protocol"] = hop.server, hop.protocol
-        return attrs.evolve(self._context.facts(self._ready), **known)
+            source = self._ready.source
+            return _Way(address_text(transport.getHost()), source.server, source.protocol)
+        hop = get_proxy()
+        if hop.login_unused:
+            self._login_unused(hop.server)
+        return _Way(hop.source_address, hop.server, hop.protocol)
+
+    def _facts(
+        self, target: Target, demand: TLSDemand, way: _Way, client: ESMTPClient | None = None
+    ) -> AttemptFacts:
+        """The facts of a connection for records.
+
+        @param client: the session, if it came to one.
+        """
+        ready = self._ready
+        return AttemptFacts(
+            pool=ready.pool,
+            source=ready.source.name,
+            site=ready.plan.site,
+            host=target.host.name,
+            peer=str(target.address),
+            source_address=way.source_address,
+            proxy_server=way.server,
+            protocol=way.protocol,
+            session_id=self._session_id,
+            delivery_protocol="LMTP" if ready.plan.lmtp else "ESMTP",
+            tls=None if client is None else client.tls,
+            tls_policy=demand.reason,
+            dsn=client is not None and client.capabilities.dsn,
+        )
 
 
 def _unfit(text: str, enhanced: str) -> SessionUnfitError:

@@ -10,10 +10,10 @@ from kumotwist.wire.smtp.phases import Phase
 __all__ = ["log_in"]
 
 
-async def log_in(client: ESMTPClient, path: PathSettings, host: str) -> None:
+async def log_in(client: ESMTPClient, path: PathSettings, host: object) -> None:
     """Log in as a path says; nothing is done if it says nothing.
 
-    @param host: the host, in words.
+    @param host: the host; as text it is called so in errors.
     @raise SMTPSessionError: if the session may not be used, or was lost.
     """
     username, password = path.smtp_auth_plain_username, path.smtp_auth_plain_password

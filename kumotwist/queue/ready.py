@@ -467,7 +467,7 @@ class ReadyQueue:
     def ended(self, session: DeliverySession) -> None:
         """A session is over."""
         permit, _ = self._sessions.pop(session)
-        session.closed().addCallback(lambda _: permit.release())
+        session.when_closed(permit.release)
         self.no_longer_idle(session)
         if session is self._trial:
             self._trial = None

@@ -52,6 +52,8 @@ class DeliverySession:
 
     It takes messages, walks the plan until a host accepts a session, sends, waits for more within
     C{idle_timeout}, and ends. Failures are judged by L{kumotwist.queue.verdicts}.
+
+    @ivar when_closed: L{Dialler.when_closed}: that may be a little after the end.
     """
 
     _log = Logger()
@@ -67,6 +69,7 @@ class DeliverySession:
         self._cut_off = False
         self._has_dialled = False
         self._dialler = Dialler(context, ready, self.id)
+        self.when_closed = self._dialler.when_closed
         self._report = SessionReport(context.count_tls, ready.plan)
         self._client: ESMTPClient | None = None
         self._facts = context.facts(ready)
@@ -83,12 +86,7 @@ class DeliverySession:
     def start(self) -> None:
         """Begin; C{ended} of the ready queue says when it is over."""
         self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._failed_unexpectedly)
-        self._running.addCallback(lambda _: self._ready.ended(self))
-
-    def closed(self) -> Deferred[None]:
-        """Wait until the connection is closed, which may be a little after the end."""
-        return self._dialler.closed()
+        self._running.addBoth(self._ended)
 
     def wake(self) -> None:
         """Look for messages again (or, if there are none, end)."""
@@ -111,11 +109,14 @@ class DeliverySession:
         if self._running is not None:
             self._running.cancel()
 
+    def _ended(self, result: Failure | None) -> None:
+        if isinstance(result, Failure):
+            self._failed_unexpectedly(result)
+        self._ready.ended(self)
+
     def _failed_unexpectedly(self, failure: Any) -> None:
         if failure.check(CancelledError) is None:
             self._log.failure("delivery session {id} failed", failure, id=self.id)
-
-    # -- the session ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         batch = self._take()
@@ -165,7 +166,10 @@ class DeliverySession:
             for _ in range(MOST_CALLS):
                 if demand is None:
                     break
-                await self._turn_to_connect()
+                # The ready queue has counted the first connection; further ones ask.
+                if self._has_dialled and (turn := self._ready.next_connection()) is not None:
+                    await turn
+                self._has_dialled = True
                 self._trace(batch, "connecting", target=target)
                 call = await self._dialler.dial(target, demand)
                 if call.tls is not None:
@@ -203,13 +207,6 @@ class DeliverySession:
         else:
             self._ready.unreachable(batch, self._walk.summary(), tls_policy)
         return None
-
-    async def _turn_to_connect(self) -> None:
-        """The ready queue has counted the first connection; further ones ask."""
-        turn = self._ready.next_connection() if self._has_dialled else None
-        self._has_dialled = True
-        if turn is not None:
-            await turn
 
     def _source_failed(self, batch: list[QueuedMessage], verdict: Verdict) -> None:
         """The way out is broken; whether it is held for that, its health has decided."""

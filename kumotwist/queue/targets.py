@@ -146,7 +146,8 @@ class TargetWalk:
     async def _resolve(self, host: Host) -> None:
         """Find the addresses of a host and queue those that may be tried from this source."""
         try:
-            found = await self._resolver.lookup_addresses(host.name)
+            literal = _literal(host.name)
+            found = literal or await self._resolver.lookup_addresses(host.name)
         except CancelledError:
             raise  # the session is aborted; nothing is known of the host
         except Exception as failure:
@@ -204,7 +205,16 @@ class TargetWalk:
 def _within(
     address: IPAddress, networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
 ) -> bool:
-    return any(address in network for network in networks)
+    return bool(networks) and any(address in network for network in networks)
+
+
+@functools.lru_cache(maxsize=1024)
+def _literal(name: str) -> tuple[IPAddress, ...]:
+    """The address that stands in the place of a host's name, as in a route; empty if none does."""
+    try:
+        return (ipaddress.ip_address(name),)
+    except ValueError:
+        return ()
 
 
 def _plain(address: IPAddress) -> IPAddress:
@@ -219,6 +229,8 @@ def _plain(address: IPAddress) -> IPAddress:
 
 def _ordered(addresses: tuple[IPAddress, ...], strategy: str) -> list[IPAddress]:
     """Addresses as C{ip_lookup_strategy} wants them."""
+    if strategy == "Ipv4AndIpv6":
+        return list(addresses)
     four: list[IPAddress] = [address for address in addresses if address.version == 4]
     six: list[IPAddress] = [address for address in addresses if address.version == 6]
     match strategy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -105,12 +106,18 @@ class Capabilities:
     @classmethod
     def from_ehlo(cls, reply: Reply) -> Capabilities:
         """Read a positive reply to EHLO. Lines that are no keyword are passed over."""
-        extensions: dict[str, str] = {}
-        for line in reply.lines[1:]:
-            match = _KEYWORD.fullmatch(line)
-            if match is not None:
-                extensions.setdefault(match.group(1).upper(), (match.group(2) or "").strip())
-        return cls(MappingProxyType(extensions), hello=one_line(reply.lines[0]))
+        return _read_lines(reply.lines)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_lines(lines: tuple[str, ...]) -> Capabilities:
+    # Servers offer the same each time.
+    extensions: dict[str, str] = {}
+    for line in lines[1:]:
+        match = _KEYWORD.fullmatch(line)
+        if match is not None:
+            extensions.setdefault(match.group(1).upper(), (match.group(2) or "").strip())
+    return Capabilities(MappingProxyType(extensions), hello=one_line(lines[0]))
 
 
 #: Of a server that takes only HELO, and of one that has not been asked yet.

@@ -20,6 +20,8 @@ MAX_REPLY = 65536
 
 #: Lines up to this length are remembered: most replies are the same few, again and again.
 _MEMORABLE = 80
+#: The same of replies of several lines that arrive in one piece: servers offer the same each time.
+_MEMORABLE_WHOLE = 1024
 
 _LINE = re.compile(
     rb"([2-5]\d\d)"  # the code
@@ -54,6 +56,18 @@ def _read_line(line: bytes) -> _Line:
 
 
 _read_known_line = functools.lru_cache(maxsize=1024)(_read_line)
+
+
+@functools.lru_cache(maxsize=64)
+def _read_known_whole(data: bytes) -> Reply | None:
+    """Read a reply of several lines, which answers to EHLO are, if it is that and nothing else."""
+    reader = ReplyReader()
+    reader.receive_data(data)
+    try:
+        reply = reader.assemble("")
+    except RemoteProtocolError:
+        return None
+    return reply if reader.is_empty else None
 
 
 class ReplyReader:
@@ -114,6 +128,18 @@ class ReplyReader:
         data = self.unread
         if not data:
             return None
+        if type(data) is bytes and data[3:4] == b"-" and len(data) <= _MEMORABLE_WHOLE:
+            # Else it is a line in the middle, or what is remembered is that it is not whole.
+            known = None if self._start or self._lines else _read_known_whole(data)
+            if known is not None:
+                self._data = b""
+                self._searched = 0
+                return Reply(known.code, known.enhanced_code, known.lines, command)
+        return self.assemble(command)
+
+    def assemble(self, command: str) -> Reply | None:
+        """The same, line by line."""
+        data = self._data
         while (end := data.find(b"\n", self._searched) + 1) > 0:
             line = bytes(data[self._start : end])
             self._start = self._searched = end
