@@ -132,14 +132,14 @@ class ReplyReader:
             # Else it is a line in the middle, or what is remembered is that it is not whole.
             known = None if self._start or self._lines else _read_known_whole(data)
             if known is not None:
-                self._data = b""
+                self.unread = b""
                 self._searched = 0
                 return Reply(known.code, known.enhanced_code, known.lines, command)
         return self.assemble(command)
 
     def assemble(self, command: str) -> Reply | None:
         """The same, line by line."""
-        data = self._data
+        data = self.unread
         while (end := data.find(b"\n", self._searched) + 1) > 0:
             line = bytes(data[self._start : end])
             self._start = self._searched = end
