@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import attrs
 from click.testing import CliRunner, Result
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,6 +19,7 @@ from kumotwist.cli.main import main
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.spool import SQLiteSpool
 from kumotwist.spool.bodies import find_records, record_header
+from kumotwist.spool.survey import Survey
 from tests.spool_support import LARGE, SMALL, make_message, make_spool
 
 
@@ -373,6 +375,49 @@ class ListTests(SpoolCommandTestCase):
             sorted([f"{wanted[0]}.eml", f"{wanted[0]}.json", f"{wanted[1]}.json"]),
         )
         self.assertEqual(self.kumo("export").exit_code, 2)
+
+    def test_export_while_delivered(self) -> None:
+        """A message that is delivered while others are written is no damage, and not counted."""
+        messages = self.fill(SMALL, SMALL, SMALL)
+        body = Survey.body
+
+        def body_after_delivery(survey: Survey, message: QueuedMessage) -> bytes:
+            if message.id == messages[0].id:
+                for table, column in (("message", "body"), ("small", "key")):
+                    self.damage(f"DELETE FROM {table} WHERE {column} = ?", messages[1].body_key)
+            return body(survey, message)
+
+        self.patch(Survey, "body", body_after_delivery)
+        target = self.mktemp()
+        result = self.kumo("export", "--all", "--to", target)
+        self.assertEqual(result.exit_code, 0, result.output)
+        self.assertIn("2 messages written", result.stderr)
+        self.assertEqual(len(os.listdir(target)), 4)
+
+    def test_export_of_one_name(self) -> None:
+        """Two messages that have the same id, as damage can bring it about, become two files."""
+        spool = self.open()
+        for body in (SMALL, SMALL + b"other"):
+            done = spool.store(body, [attrs.evolve(make_message(1, body), id="ab" * 16)])
+            self.clock.advance(0)
+            self.successResultOf(done)
+        self.successResultOf(spool.close())
+        target = self.mktemp()
+        result = self.kumo("export", "--all", "--to", target)
+        self.assertIn("2 messages written", result.stderr)
+        self.assertEqual(len([each for each in os.listdir(target) if each.endswith(".eml")]), 2)
+
+    def test_export_without_a_segment(self) -> None:
+        """A body that cannot be read at all does not keep the others from being written."""
+        messages = self.fill(LARGE, SMALL)
+        segment = os.path.join(self.path, "segments", "00000001.seg")
+        os.unlink(segment)
+        os.mkdir(segment)
+        target = self.mktemp()
+        result = self.kumo("export", "--all", "--to", target)
+        self.assertEqual(result.exit_code, 1)
+        self.assertIn("1 messages written", result.stderr)
+        self.assertIn(messages[0].id, result.stderr)
 
 
 class SearchTests(SynchronousTestCase):

@@ -135,24 +135,36 @@ def _export(
 
     @return: how many messages were written, what is wrong, and the ids that were met.
     """
-    from kumotwist.spool.errors import DamagedBodyError
+    from kumotwist.spool.errors import SpoolError
 
-    written, complaints, seen = 0, [], set()
+    written, complaints, seen, names = 0, [], set(), set()
     for entry in entries:
         message = entry.message
+        body: bytes | None = None
+        try:
+            body = survey.body(message)
+        except SpoolError as error:
+            if survey.is_gone(message):
+                continue  # delivered since its record was read
+            complaints.append(f"{message.id}: {error}")
         seen.add(message.id)
-        # The id is made of what was read, so it may be anything if it is damaged.
-        name = os.path.join(target, "".join(c if c.isalnum() else "_" for c in message.id)[:64])
         if entry.damage is not None:
             complaints.append(entry.damage)
-        _write(f"{name}.json", json.dumps(_facts(entry), indent=2).encode() + b"\n")
-        try:
-            _write(f"{name}.eml", survey.body(message))
-        except DamagedBodyError as error:
-            complaints.append(f"{message.id}: {error}")
-        else:
+        name = _file_name(message)
+        if name in names:
+            name += f"_{message.body_key}"
+        names.add(name)
+        path = os.path.join(target, name)
+        _write(f"{path}.json", json.dumps(_facts(entry), indent=2).encode() + b"\n")
+        if body is not None:
+            _write(f"{path}.eml", body)
             written += 1
     return written, complaints, seen
+
+
+def _file_name(message: QueuedMessage) -> str:
+    """What its files are called; the id was read, so it may be anything if it is damaged."""
+    return "".join(c if c.isalnum() else "_" for c in message.id)[:64]
 
 
 def _write(path: str, content: bytes) -> None:

@@ -28,6 +28,9 @@ from kumotwist.spool.survey import Survey
 
 __all__ = ["SpoolCheck"]
 
+# Lost messages that are named.
+_NAMED = 100
+
 
 class SpoolCheck:
     """Owns a spool for as long as it is checked; a context manager. Everything blocks."""
@@ -233,7 +236,8 @@ def _unread(found: Salvage, findings: Findings) -> list[Finding]:
     """What a salvage could not read, as something that stays damaged."""
     if not found.unread:
         return []
-    lost = f"; at least {found.lost} messages are lost" if found.lost else ""
+    lost = f"; at least {len(found.lost)} messages are lost: " if found.lost else ""
+    lost += ", ".join(found.lost[:_NAMED]) + (", …" if len(found.lost) > _NAMED else "")
     problem = (
         f"not all of it could be read (tables {', '.join(found.unread)}): "
         f"{findings.messages} messages could{lost}"

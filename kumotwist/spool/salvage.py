@@ -4,7 +4,7 @@ SQLite refuses a whole file when its first page is wrong: the magic, the page si
 pages, or the list of tables. All of that is the same in every spool but for the number of pages,
 so the first page of a new, empty spool takes its place in the copy (SQLite's "Database File
 Format", 1.3, "The Database Header"). Where a page further on is damaged, rows are
-read from both ends, and then key by key in between.
+read from both ends, and then page by page (L{kumotwist.spool.leaves}), whatever leads to them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,32 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
 from kumotwist.spool.database import Database, connect
+from kumotwist.spool.errors import DamagedRecordError
+from kumotwist.spool.leaves import LeafRow, leaf_rows
+from kumotwist.spool.records import COLUMNS, message_of
 
 __all__ = ["Salvage", "remove_database", "salvage"]
 
-_TABLES = {"message": ("body", "body, id"), "small": ("key", "key"), "large": ("key", "key")}
+# The tables, and the columns by which each can be read in order.
+_TABLES = {"message": ("body", "id"), "small": ("key",), "large": ("key",)}
+
+# The columns of a message that are texts.
+_TEXTS = {
+    at
+    for at, name in enumerate(COLUMNS.split(", "))
+    if name in {"sender", "recipient", "queue", "meta"}
+}
 
 # Where the header says how many pages there are, and where the list of free ones starts.
 _PAGE_COUNT = slice(28, 32)
 _FREE_LIST = slice(32, 40)
-
-# Keys that are tried one by one at most, between the last that could be read and the first.
-_MOST_KEYS = 4_000_000
 
 
 @attrs.define
@@ -37,12 +46,13 @@ class Salvage:
     """What was read.
 
     @ivar unread: the tables that could not be read to the end.
-    @ivar lost: how many messages an index still names whose records could not be read.
+    @ivar lost: the ids of the messages that an index still names, but whose records could not be
+        read.
     @ivar patched: whether the first page had to be replaced.
     """
 
     unread: list[str] = attrs.field(factory=list)
-    lost: int = 0
+    lost: list[str] = attrs.field(factory=list)
     patched: bool = False
 
 
@@ -68,7 +78,8 @@ def salvage(path: str, fresh: str) -> Salvage:
             if found.unread:
                 found.patched = True
                 found.unread = _read(path, copy, target, first_page)
-                found.lost = _lost(copy, target) if found.unread else 0
+                if found.unread:
+                    found.lost = _read_leaves(copy, _page_size(header), target)
             target.execute("COMMIT")
     finally:
         remove_database(copy)
@@ -118,53 +129,51 @@ def _put_right(copy: str, first_page: bytes) -> None:
 
 
 def _copy_table(copy: str, table: str, target: sqlite3.Connection) -> bool:
-    """Copy a table's rows, and say whether all of them could be read."""
-    column, order = _TABLES[table]
-    ends: list[int | None] = [None, None]
-    for number, direction in enumerate(("ASC", "DESC")):
-        by = ", ".join(f"{each} {direction}" for each in order.split(", "))
+    """Copy a table's rows, from both ends if need be, and say whether all of them could be read."""
+    for direction in ("ASC", "DESC"):
+        order = ", ".join(f"{each} {direction}" for each in _TABLES[table])
         try:
-            for row in _rows(copy, f"SELECT * FROM {table} ORDER BY {by}"):
+            for row in _rows(copy, f"SELECT * FROM {table} ORDER BY {order}"):
                 _insert(target, table, row)
-                if isinstance(row[0], int):
-                    ends[number] = row[0]
-            return True
         except sqlite3.Error:
             continue
-    _copy_between(copy, table, column, ends, target)
+        return True
     return False
 
 
-def _copy_between(
-    copy: str, table: str, column: str, ends: list[int | None], target: sqlite3.Connection
-) -> None:
-    """Ask for each key between the two places where reading in order came to an end."""
-    low, high = ends
-    known = target.execute(
-        "SELECT max((SELECT ifnull(max(body), 0) FROM message), "
-        "(SELECT ifnull(max(key), 0) FROM small), (SELECT ifnull(max(key), 0) FROM large))"
-    ).fetchone()[0]
-    first = low or 1
-    last = min(high if high is not None else known + 2000, first + _MOST_KEYS)
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(_open(copy)) as source:
-        statement = f"SELECT * FROM {table} WHERE {column} = ?"
-        source.execute("SELECT 1 FROM sqlite_master").fetchone()
-        for key in range(first, last + 1):
-            with contextlib.suppress(sqlite3.Error):
-                for row in source.execute(statement, (key,)):
-                    _insert(target, table, row)
+def _read_leaves(copy: str, page_size: int, target: sqlite3.Connection) -> list[str]:
+    """Copy the rows of all pages, whether SQLite finds its way to them or not.
 
-
-def _lost(copy: str, target: sqlite3.Connection) -> int:
-    """How many messages the index by due time names that are not in the new database."""
+    @return: the ids of messages that are named in an index, but were not found.
+    """
     named = set()
-    with contextlib.suppress(sqlite3.Error):
-        statement = "SELECT body, id FROM message INDEXED BY message_due ORDER BY due"
-        for row in _rows(copy, statement):
-            if target.execute("SELECT 1 FROM message WHERE body = ? AND id = ?", row).fetchone():
-                continue
-            named.add(row)
-    return len(named)
+    for row in leaf_rows(copy, page_size):
+        if row.table == "message_due":
+            if row.in_use:
+                named.add(row.values[1:])
+        elif row.in_use or _is_sound(row):
+            _insert(target, row.table, _with_texts(row))
+    statement = "SELECT 1 FROM message WHERE body = ? AND id = ?"
+    return sorted(each[1].hex() for each in named if not target.execute(statement, each).fetchone())
+
+
+def _with_texts(row: LeafRow) -> tuple[Any, ...]:
+    """The values of a row, texts as such."""
+    if row.table != "message":
+        return row.values
+    return tuple(_as_it_is(each) if at in _TEXTS else each for at, each in enumerate(row.values))
+
+
+def _is_sound(row: LeafRow) -> bool:
+    """Whether a row's own checksum says that it is what was stored."""
+    if row.table == "small":
+        _, crc, content = row.values
+        return bool(zlib.crc32(content) == crc)
+    if row.table == "message":
+        with contextlib.suppress(DamagedRecordError):
+            message_of(row.values)
+            return True
+    return False
 
 
 def _open(copy: str) -> sqlite3.Connection:

@@ -127,6 +127,22 @@ class Survey:
         """
         return self._reader.load(message.body_key)
 
+    def is_gone(self, message: QueuedMessage) -> bool:
+        """Whether a message that was read is not there any more: a running node delivers.
+
+        @raise SpoolError: the database cannot be read.
+        """
+        try:
+            identity = bytes.fromhex(message.id)
+            found = self.connection.execute(
+                "SELECT 1 FROM message WHERE body = ? AND id = ?", (message.body_key, identity)
+            ).fetchone()
+        except ValueError:
+            return False  # a damaged id: nothing of ours removes it
+        except sqlite3.Error as error:
+            raise as_spool_error(error, self.database_path) from error
+        return found is None
+
     def unreferenced(self) -> list[int]:
         """The keys of bodies that no message has.
 
@@ -142,8 +158,11 @@ class Survey:
 def entry_of(row: tuple[Any, ...]) -> Entry:
     """Make the most of a row of the table C{message}, texts as bytes."""
     try:
-        return Entry(message_of(row))
-    except DamagedRecordError as error:
+        message = message_of(row)
+        if not isinstance(message.meta, dict):
+            raise DamagedRecordError(f"the record of message {message.id}: its facts are no object")
+        return Entry(message)
+    except (DamagedRecordError, ValueError, RecursionError) as error:
         body, identity, sender, recipient, queue, size, created, due, attempts, meta, _ = row
         message = QueuedMessage(
             identity.hex() if isinstance(identity, bytes) else _text(identity),
