@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import error
 from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.settings.types import parse_rate
@@ -24,10 +25,14 @@ TWO_HOSTS = {
 
 
 class Scripted(Protocol):
-    """Answers each chunk that comes with the next reply; C{b""} closes the connection."""
+    """Answers each chunk that comes with the next reply; C{b""} closes the connection.
+
+    @ivar heard: the chunks.
+    """
 
     def __init__(self, replies: list[bytes]) -> None:
         self.replies = list(replies)
+        self.heard: list[bytes] = []
 
     def connectionMade(self) -> None:
         """Greet."""
@@ -35,6 +40,7 @@ class Scripted(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Answer."""
+        self.heard.append(data)
         self.say()
 
     def say(self) -> None:
@@ -274,6 +280,43 @@ class DeliveryTests(SynchronousTestCase):
         world.sink("192.0.2.1")
         world.inject("c@b.example", body=b"Subject: x\n\nline\rline\n")
         self.assertEqual(world.kinds(), ["Delivery"])
+
+    def test_plain(self) -> None:
+        """What is known of a message's lines does not hide what else it needs."""
+        for body, options in (
+            (b"Subject: x\r\n\r\nline\r\n", b""),
+            ("Subject: x\r\n\r\nÄ\r\n".encode(), b" BODY=8BITMIME"),
+        ):
+            world = World(ONE_HOST)
+            server = Scripted([
+                b"220 mx\r\n", b"250-mx\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+                b"250 ok\r\n250 ok\r\n354 go\r\n", b"250 ok\r\n",
+            ])  # fmt: skip
+            factory = world.network.servers["192.0.2.1", 25] = Factory()
+            factory.protocol = lambda server=server: server
+            (message,) = world.enqueue("c@b.example", body=body)
+            message.plain = True
+            world.network.settle()
+            self.assertEqual(world.kinds(), ["Delivery"])
+            _, commands, sent = server.heard
+            self.assertIn(b"MAIL FROM:<a@sender.example>" + options + b"\r\n", commands)
+            self.assertEqual(sent, body + b".\r\n")
+
+    def test_body_that_cannot_be_read(self) -> None:
+        """Each attempt of a message whose body is damaged is recorded; the log says it once."""
+        world = World(ONE_HOST, queue={"retry_interval": 60.0})
+        world.sink("192.0.2.1")
+        said: list[str] = []
+        observer = cast(ILogObserver, lambda event: said.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        (message,) = world.enqueue("c@b.example")
+        world.bodies.drop(message)
+        world.spool.bodies.clear()
+        world.network.settle()
+        world.network.pass_time(200)
+        self.assertGreater(len(world.records("TransientFailure")), 1)
+        self.assertEqual(len([line for line in said if "cannot read the body" in line]), 1)
 
     def test_domain_that_does_not_exist(self) -> None:
         """NXDOMAIN is final."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from kumotwist.journal.records import (
 
 if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
-    from kumotwist.wire.smtp.replies import Reply
+    from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 
 __all__ = ["AttemptForm"]
 
 _quoted = json.encoder.encode_basestring_ascii
+
+#: Ends of records, by pool and way of reception, that are kept for a connection.
+_MOST_ENDS = 16
 
 
 class AttemptForm:
@@ -32,7 +36,7 @@ class AttemptForm:
         missing is null.
     """
 
-    __slots__ = ("_end", "_peer", "_site", "_source")
+    __slots__ = ("_end", "_ends", "_peer", "_site", "_source")
 
     def __init__(self, **values: Any) -> None:
         peer = source = None
@@ -50,6 +54,7 @@ class AttemptForm:
         names = ("tls_cipher", "tls_protocol_version", "tls_peer_subject_name", "tls_policy",
                  "nodeid", "session_id")  # fmt: skip
         parts = [f'"{name}":{encode_value(values.get(name))}' for name in names]
+        self._ends: dict[tuple[str | None, str], str] = {}
         self._end = ",".join([*parts, '"meta":{}', '"headers":{}'])
 
     def line(
@@ -60,23 +65,37 @@ class AttemptForm:
         @param now: when it happened; seconds since the epoch.
         @param pool: the message's.
         """
-        quoted, text = _quoted, encode_text
+        quoted, meta = _quoted, message.meta
         created = message.created
+        protocol = meta.get("reception_protocol")
+        # Of one connection's messages nearly all have the same pool and came in the same way.
+        end = self._ends.get((pool, protocol)) if type(protocol) is str else None
+        if end is None:
+            end = self._end_of(pool, protocol)
         code, enhanced, _, command = reply
-        klass = "null"
-        if enhanced is not None:
-            klass = (
-                f'{{"class":{enhanced.klass},"subject":{enhanced.subject},'
-                f'"detail":{enhanced.detail}}}'
-            )
         return (
             f'{{"type":"{kind}","id":{quoted(message.id)},"sender":{quoted(message.sender)},'
             f'"recipient":{quoted(message.recipient)},"queue":{quoted(message.queue)},'
-            f'"site":{self._site},"size":{message.size:d},"response":{{"code":{code:d},'
-            f'"enhanced_code":{klass},"content":{quoted(reply.content)},'
+            f'"site":{self._site},"size":{message.size},"response":{{"code":{code},'
+            f'"enhanced_code":{_enhanced(enhanced)},"content":{quoted(reply.content)},'
             f'"command":{quoted(command) if command else "null"}}},"peer_address":{self._peer},'
             f'"timestamp":{int(now)},"event_time":"{render_time(now)}","created":{int(created)},'
-            f'"created_time":"{render_time(created)}","num_attempts":{message.attempts:d},'
-            f'"bounce_classification":"Uncategorized","egress_pool":{text(pool)},{self._source},'
-            f'"reception_protocol":{encode_value(message.meta.get("reception_protocol"))},{self._end}}}'
+            f'"created_time":"{render_time(created)}","num_attempts":{message.attempts},{end}'
         )
+
+    def _end_of(self, pool: str | None, protocol: Any) -> str:
+        """What follows the number of attempts."""
+        end = (
+            f'"bounce_classification":"Uncategorized","egress_pool":{encode_text(pool)},'
+            f'{self._source},"reception_protocol":{encode_value(protocol)},{self._end}}}'
+        )
+        if type(protocol) is str and len(self._ends) < _MOST_ENDS:
+            self._ends[pool, protocol] = end
+        return end
+
+
+@functools.lru_cache(maxsize=64)
+def _enhanced(code: EnhancedCode | None) -> str:
+    if code is None:
+        return "null"
+    return f'{{"class":{code.klass},"subject":{code.subject},"detail":{code.detail}}}'

@@ -82,12 +82,13 @@ class JournalWriter:
     def record_line(self, text: str) -> None:
         """Write a record that is encoded already."""
         line = text.encode("ascii") + b"\n"
-        if self._closed or self._gathered + len(line) > MAX_BACKLOG:
+        gathered = self._gathered + len(line)
+        if self._closed or gathered > MAX_BACKLOG:
             self._drop()
             return
         self._lines.append(line)
-        self._gathered += len(line)
-        if self._gathered >= self._batch_size and not self._failing:
+        self._gathered = gathered
+        if gathered >= self._batch_size and not self._failing:
             self.flush()
         elif self._flush_call is None:
             self._flush_call = self._reactor.callLater(FLUSH_DELAY, self._flush_due)

@@ -18,6 +18,9 @@ from kumotwist.wire.smtp.syntax import encode_xtext
 __all__ = ["most_transactions", "outgoing", "outgoing_at_once", "within_limits"]
 
 
+# What BODY says of a message that consists of lines (RFC 6152); most say nothing.
+_TEXT = (None, "8BITMIME", "7BIT")
+
 # What a sender may ask for with RFC 3461, in C{meta}.
 _WISHES = frozenset({"dsn_ret", "dsn_envid", "dsn_notify", "dsn_orcpt"})
 
@@ -83,11 +86,16 @@ def outgoing_at_once(
     batch: list[QueuedMessage], capabilities: Capabilities, *, chunking: bool = True
 ) -> OutgoingTransaction | None:
     """The same where the body goes as it is, which is the rule; L{None} if L{outgoing} is due."""
+    first = batch[0]
+    if first.plain and first.meta.get("body") in _TEXT:
+        body = first.body
+        assert body is not None
+        if body.isascii():
+            return _transaction(batch, body, binary=False, plain=True)
     body, binary = _body_of(batch)
-    plain = batch[0].plain and not binary and body.isascii()
-    if not plain and _conversion(body, capabilities, binary=binary, chunking=chunking) is not None:
+    if _conversion(body, capabilities, binary=binary, chunking=chunking) is not None:
         return None
-    return _transaction(batch, body, binary, plain=plain)
+    return _transaction(batch, body, binary)
 
 
 def _body_of(batch: list[QueuedMessage]) -> tuple[bytes, bool]:

@@ -216,7 +216,7 @@ class Scheduler(SourceNews):
             return
         now = self._reactor.seconds()
         if len(messages) == 1 and messages[0].due <= now:  # as most messages come
-            self._take(messages[0].queue, tls_wish(messages[0]), list(messages), now)
+            self._take(messages[0].queue, tls_wish(messages[0]), [messages[0]], now)
             return
         due: dict[tuple[str, int, Preference, TLSWish], list[QueuedMessage]] = {}
         for message in messages:

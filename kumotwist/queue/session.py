@@ -465,10 +465,11 @@ class DeliverySession:
         except Exception as failure:
             if self._aborted:
                 raise
-            self._log.error(
-                "cannot read the body of {id}: {reason}", id=first.id, reason=str(failure)
-            )
             reply = internal_reply(451, "4.3.0", f"the spool cannot give the body: {failure}")
+            if first.meta.get("last_reply") != str(reply):  # the record says it every time
+                self._log.error(
+                    "cannot read the body of {id}: {reason}", id=first.id, reason=failure
+                )
             verdict = Verdict(Scope.MESSAGE, reply, blame="nobody")
             for message in batch:
                 self._failed(message, verdict)

@@ -37,11 +37,12 @@ def send_body(
     @param plain: whether no line of the body is known to begin with a dot.
     @return: what is still sending; L{None} if everything has been handed over.
     """
-    if plain and len(body) <= AT_ONCE:
-        _write_whole(transport, command, body, ending(body))
+    size = len(body)
+    if size <= CHUNK_SIZE:
+        transport.write(command + (body + ending(body) if plain else stuffed(body)))
         return None
-    if len(body) <= CHUNK_SIZE:
-        transport.write(command + stuffed(body))
+    if plain and size <= AT_ONCE:
+        _write_in_pieces(transport, command, body, ending(body))
         return None
     if command:
         transport.write(command)
@@ -62,19 +63,16 @@ def send_chunk(
     The arguments and the result are those of L{send_body}.
     """
     if len(body) <= AT_ONCE:
-        _write_whole(transport, command, body, b"")
+        _write_in_pieces(transport, command, body)
         return None
     transport.write(command)
     pieces = (body[at : at + CHUNK_SIZE] for at in range(0, len(body), CHUNK_SIZE))
     return _produce(transport, pieces, progressed, finished)
 
 
-def _write_whole(transport: Any, command: bytes, body: bytes, end: bytes) -> None:
-    """Write a message in one piece; a large one is not copied for that."""
-    if len(body) <= CHUNK_SIZE:
-        transport.write(command + body + end)
-    else:
-        transport.writeSequence([piece for piece in (command, body, end) if piece])
+def _write_in_pieces(transport: Any, *pieces: bytes) -> None:
+    """Write a large message at once, as one that is not copied for that."""
+    transport.writeSequence([piece for piece in pieces if piece])
 
 
 def _produce(

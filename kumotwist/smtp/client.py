@@ -293,7 +293,12 @@ class ESMTPClient(Protocol):
         """Handle everything that has happened, write once, then tell the owner."""
         try:
             while (event := self._machine.next_event()) is not NEED_DATA:
-                self._happened(event)
+                if type(event) is events.Finished:
+                    self._finished(event.outcome)
+                elif type(event) is events.SendBody:
+                    self._send_body(event.chunk)
+                else:
+                    self._happened(event)
         except RemoteProtocolError as failure:
             self._broken(failure)
         if self._machine.unsaid:
@@ -308,11 +313,8 @@ class ESMTPClient(Protocol):
             self.transport.write(self._machine.data_to_send())
 
     def _happened(self, event: events.ClientEvent) -> None:
-        if type(event) is events.Finished:
-            self._finished(event.outcome)
-        elif type(event) is events.SendBody:
-            self._send_body(event.chunk)
-        elif isinstance(event, events.Ready):
+        """What is no part of a transaction."""
+        if isinstance(event, events.Ready):
             self._ready()
         elif isinstance(event, events.ProceedTLS):
             self._begin_tls()

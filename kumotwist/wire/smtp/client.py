@@ -201,7 +201,8 @@ class SMTPClient:
 
         @raise RemoteProtocolError: if the server has said something that was not asked for.
         """
-        self._require_idle()
+        if self.closed or not self._ready or self._asked or self._event is not None:
+            self._require_idle()
         if not transaction.recipients:
             raise LocalProtocolError("a transaction without recipients")
         progress = TransactionProgress(transaction, self.capabilities)

@@ -1,0 +1,23 @@
+"""What a message may cost on its way out, in calls; C{docs/performance.md} says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from benchmarks.calls_out import Load, WayOut
+from benchmarks.counting import cost
+
+#: Calls for a message, with 5% to spare. Whoever needs more writes down what for.
+BUDGETS: dict[Load, float] = {"idle sessions": 223, "full queue": 219}
+
+
+class BudgetTests(SynchronousTestCase):
+    """Messages of 5 KB, from the commit to their removal, over connections that stand."""
+
+    def test_calls(self) -> None:
+        """No more calls than were needed when they were last counted, and a few."""
+        for load, budget in BUDGETS.items():
+            calls = cost(WayOut(Path(self.mktemp()), load)).calls
+            self.assertLessEqual(calls, budget, load)
