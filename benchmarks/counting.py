@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from types import FrameType
@@ -99,8 +100,12 @@ def cost(way: Way, rounds: int = 0) -> Cost:
     for _ in range(2):  # caches fill
         way.round(Time())
     calls = Calls()
-    for _ in range(_COUNTED):
-        way.round(calls)
+    gc.disable()  # who is told of a collection is called when it happens to be due
+    try:
+        for _ in range(_COUNTED):
+            way.round(calls)
+    finally:
+        gc.enable()
     least = 0.0
     for _ in range(rounds):
         watch = Time()

@@ -366,8 +366,10 @@ class ESMTPServerProtocol(ServerArrival):
         return self._consider(answer, self._answer_message)
 
     def _answer_message(self, reply: Reply | None) -> None:
-        self._charge(0)
-        self._answer_asked(say.BROKEN if reply is None else reply)
+        if self._charged:
+            self._charge(0)
+        assert self._asked is not None
+        self._answer(self._asked, say.BROKEN if reply is None else reply)
 
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
