@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from kumotwist.proxy.limits import SourceLimits
 from kumotwist.settings.types import RATE, Rate
 
-ONE = ipaddress.ip_address("203.0.113.1")
-TWO = ipaddress.ip_address("203.0.113.2")
+ONE = "203.0.113.1"
+TWO = "203.0.113.2"
 
 
 class SourceLimitsTests(SynchronousTestCase):
@@ -92,7 +92,7 @@ class SourceLimitsTests(SynchronousTestCase):
         """Sources that say nothing any more are forgotten."""
         limits = SourceLimits(self.clock, rate=RATE.parse("1/s"))
         for number in range(5000):
-            source = ipaddress.ip_address(number + 2**24)
+            source = str(ipaddress.ip_address(number + 2**24))
             self.assertIsNone(limits.acquire(source))
             limits.release(source)
             self.clock.advance(1)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from kumotwist.settings.types import IPAddress, Rate
+from kumotwist.settings.types import Rate
 
 __all__ = ["SourceLimits"]
 
@@ -42,6 +42,8 @@ class SourceLimits:
     through for ever, and up to C{rate.burst} at once after a pause; there are no windows whose
     edges let twice as many pass.
 
+    A source is an IP address as text, which is quicker to look up than an address.
+
     @param clock: tells the time, and when it is the next one's turn.
     @param max_connections: how many may be open from one source; L{None} for any number.
     @param rate: how many may be opened in a time from one source; L{None} for any.
@@ -59,11 +61,11 @@ class SourceLimits:
         self._max_connections = max_connections
         self._interval = rate.period / rate.events if rate else 0.0
         self._tolerance = self._interval * (rate.burst - 1) if rate else 0.0
-        self._sources: dict[IPAddress, _Source] = {}
+        self._sources: dict[str, _Source] = {}
         self._sweep_at = _SWEEP_AT
         self.limited = max_connections is not None or self._interval > 0
 
-    def acquire(self, source: IPAddress) -> str | None:
+    def acquire(self, source: str) -> str | None:
         """Count a new connection from C{source}, unless a limit is reached or somebody waits.
 
         @return: L{None} if it may be made, and L{release} must be called once when it has ended;
@@ -77,7 +79,7 @@ class SourceLimits:
             return None
         return self._take(source, known)[0] or None
 
-    def wait(self, source: IPAddress, owner: Hashable, call: Callable[[], None]) -> None:
+    def wait(self, source: str, owner: Hashable, call: Callable[[], None]) -> None:
         """Wait for a turn, behind those who wait already.
 
         @param owner: for L{give_up}.
@@ -87,13 +89,13 @@ class SourceLimits:
         known.waiting[owner] = call
         self._admit(source, known)
 
-    def give_up(self, source: IPAddress, owner: Hashable) -> None:
+    def give_up(self, source: str, owner: Hashable) -> None:
         """C{owner} does not wait any more."""
         known = self._sources.get(source)
         if known is not None and known.waiting.pop(owner, None) is not None:
             self._admit(source, known)
 
-    def release(self, source: IPAddress) -> None:
+    def release(self, source: str) -> None:
         """A connection that was counted has ended."""
         known = self._sources[source]
         known.connections -= 1
@@ -102,7 +104,7 @@ class SourceLimits:
         if not (known.connections or known.waiting or self._interval):
             self._sources.pop(source, None)
 
-    def open_connections(self) -> dict[IPAddress, int]:
+    def open_connections(self) -> dict[str, int]:
         """How many connections are open from each source that has any."""
         return {
             source: known.connections
@@ -110,7 +112,7 @@ class SourceLimits:
             if known.connections
         }
 
-    def _known(self, source: IPAddress) -> _Source:
+    def _known(self, source: str) -> _Source:
         known = self._sources.get(source)
         if known is None:
             known = self._sources[source] = _Source()
@@ -118,7 +120,7 @@ class SourceLimits:
                 self._sweep()
         return known
 
-    def _take(self, source: IPAddress, known: _Source) -> tuple[str, float]:
+    def _take(self, source: str, known: _Source) -> tuple[str, float]:
         """Count a connection if no limit is reached.
 
         @return: which limit is reached, empty if none, and how many seconds too early it is.
@@ -135,7 +137,7 @@ class SourceLimits:
         known.connections += 1
         return "", 0.0
 
-    def _admit(self, source: IPAddress, known: _Source) -> None:
+    def _admit(self, source: str, known: _Source) -> None:
         """Let those in whose turn it is."""
         timer, known.timer = known.timer, None
         if timer is not None and timer.active():

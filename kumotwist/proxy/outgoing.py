@@ -173,7 +173,9 @@ def ip_of(address: Address) -> IPAddress:
 
 
 def _address_of(sockaddr: Any) -> Address:
-    return Address(read_ip(sockaddr[0]), sockaddr[1])
+    address = Address(read_ip(sockaddr[0]), sockaddr[1])
+    address.sockaddr = sockaddr[:2]  # which it need not make then
+    return address
 
 
 def _new_socket(family: int) -> socket.SocketType:

@@ -165,19 +165,27 @@ class Rules:
         @param destination: where it would go.
         @param port: the port there.
         """
-        guard = _guarded(destination)
-        if guard is None and self._is_own(destination, port):
-            guard = "the proxy's own listener"
+        guard: str | None = ""  # not looked for yet
         for rule in self._rules:
-            if (rule.concerns_all or rule.concerns(user, client, source)) and rule.reaches(
-                destination, port, guard is not None
-            ):
+            if not (rule.concerns_all or rule.concerns(user, client, source)):
+                continue
+            if not rule.destinations and guard == "":
+                guard = self._guard(destination, port)
+            if rule.reaches(destination, port, guard is not None):
                 return rule.decision
+        if guard == "":
+            guard = self._guard(destination, port)
         if guard is not None:
             return Decision(False, f"the default: {guard}")
         if port not in DEFAULT_PORTS:
             return Decision(False, "the default: not a port for mail")
         return Decision(True, "the default")
+
+    def _guard(self, destination: IPAddress, port: int) -> str | None:
+        """Why nobody gets there unless a rule names the destination, if that is so."""
+        if guard := _guarded(destination):
+            return guard
+        return "the proxy's own listener" if self._is_own(destination, port) else None
 
     def decide_source(
         self, user: str | None, client: IPAddress | None, source: IPAddress

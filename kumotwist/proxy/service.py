@@ -43,6 +43,9 @@ __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
 _log = Logger()
 
+#: So many clients may wait to be accepted, if the system allows it.
+_BACKLOG = 1024
+
 OwnPages = Callable[[], Iterable[tuple[str, int]]]
 """Tells the addresses and ports where a process serves pages about itself."""
 
@@ -167,7 +170,8 @@ class ProxyService(Service):
     @property
     def open_by_source(self) -> dict[IPAddress, int]:
         """How many outgoing connections are open or being opened, for each source address."""
-        return self._shared.limits.open_connections()
+        found = self._shared.limits.open_connections()
+        return {read_ip(source): number for source, number in found.items()}
 
     # -- IService --------------------------------------------------------------------------------
 
@@ -211,6 +215,9 @@ class ProxyService(Service):
         self._listening = (address,)
         handle = getattr(port, "socket", None)
         if handle is not None and hasattr(address, "port"):
+            if "backlog=" not in self.settings.listen:
+                # A burst of clients waits; beyond Twisted's 50 they would try again after a second.
+                handle.listen(_BACKLOG)
             # What is accepted inherits both.
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._keepalive.apply(handle)

@@ -23,7 +23,7 @@ from zope.interface import implementer
 from kumotwist.logins import check_login, user_name
 from kumotwist.proxy.certificate import tls_trouble
 from kumotwist.proxy.names import client_of, resolve_name
-from kumotwist.proxy.outgoing import describe, ip_of, rep_for
+from kumotwist.proxy.outgoing import describe, ip_of, read_ip, rep_for
 from kumotwist.proxy.route import Refusal, choose_route
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.proxy.timing import TimedSession
@@ -56,9 +56,9 @@ class ProxySession(TimedSession):
     # Most sessions never set most of these, so that they are not set when one begins.
     _outcome: str | None = None
     _user: str | None = None
-    _source: IPAddress | None = None
-    _counted_for: IPAddress | None = None
-    _waits_for: IPAddress | None = None
+    _source: str | None = None
+    _counted_for: str | None = None
+    _waits_for: str | None = None
     _paused = False
     _destination: Address | None = None
     _waiting: Deferred[Any] | None = None
@@ -204,7 +204,7 @@ class ProxySession(TimedSession):
         assert not isinstance(asked.host, str)
         source = unmapped(asked.host)
         if not source.is_unspecified:
-            self._source = source
+            self._source = ip_text(source)
             decision = self._shared.rules.decide_source(self._user, self._client, source)
             if not decision.allowed:
                 self._refuse(Rep.NOT_ALLOWED, f"source refused by {decision.rule}")
@@ -212,7 +212,7 @@ class ProxySession(TimedSession):
         try:
             self._outgoing = self._shared.dialer.bind(source, asked.port)
         except OSError as error:
-            self._source = source
+            self._source = ip_text(source)
             self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
             return
         self._said.append(self._machine.bound(self._outgoing.local))
@@ -247,10 +247,10 @@ class ProxySession(TimedSession):
             return
         if route.destination is not self._destination.host:
             self._destination = Address(route.destination, port)
-        if route.source is None or self._count_for(route.source):
+        if route.source is None or self._count_for(ip_text(route.source)):
             self._connect_from(route.source, self._destination)
 
-    def _count_for(self, source: IPAddress) -> bool:
+    def _count_for(self, source: str) -> bool:
         """Count the connection for its source; if that is too much, let it wait or refuse it."""
         shared = self._shared
         self._source = source
@@ -274,7 +274,7 @@ class ProxySession(TimedSession):
         if self._shared.draining:
             self._refuse(Rep.GENERAL_FAILURE, "the proxy shuts down")
         else:
-            self._connect_from(source, self._destination)
+            self._connect_from(read_ip(source), self._destination)
         self._pump()
 
     def _no_turn(self, excess: str) -> None:
@@ -324,7 +324,7 @@ class ProxySession(TimedSession):
         self._shared.counters.outbound += 1
         if self._counted_for is None:
             # Only where there are no limits, so it is never refused.
-            self._count_for(unmapped(ip_of(local)))
+            self._count_for(local.sockaddr[0])
         if self._paused:
             transport.resumeProducing()
         self._relay = self._shared.make_relay(transport, outgoing, self._end, self._parted)
@@ -429,7 +429,7 @@ class ProxySession(TimedSession):
                 "proxy": shared.title,
                 "client": self._client_name,
                 "user": "-" if self._user is None else one_line(self._user, 255),
-                "source": "-" if self._source is None else ip_text(self._source),
+                "source": self._source or "-",
                 "destination": "-" if self._destination is None else self._destination.text,
                 "to_destination": relay.to_destination if relay else 0,
                 "to_client": relay.to_client if relay else 0,

@@ -378,7 +378,8 @@ class SpliceRelay:
         if early:
             self.count(there, len(early))
         back.begin(self._unsent + reply, READ)  # no longer whether it is connected
-        there.begin(early, there.source.events | READ)
+        if early or there.source.missed or not there.source.events & READ:
+            there.begin(early, there.source.events | READ)
         if there.closed or back.closed:
             self.look()
 

@@ -440,6 +440,16 @@ class CopyTests(KumoProxyMixin, HalfCloseMixin, TestCase):
 
         self.assertEqual(await self.play(scenario), [[1, 1, 2, 7, 5]] * 2)
 
+    async def test_burst(self) -> None:
+        """A hundred clients that come while the proxy is busy are connected at once."""
+        self.start()
+        listening: Any = self.service.listening[0]
+        address = ("127.0.0.1", listening.port)
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):  # the reactor, which would accept them, waits for this
+                stack.enter_context(socket.create_connection(address, 10))
+        await until(lambda: self.service.counters.failed == 100, "the clients to be gone")
+
     async def test_descriptors_run_out(self) -> None:
         """With no descriptor left clients are refused; afterwards everything works again."""
         self.start()
