@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from kumotwist.smtp import server_replies as say
-from kumotwist.smtp.relay import UNIX
 from kumotwist.smtp.server_arrival import ServerArrival, host_port
 from kumotwist.smtp.server_auth import LoginAttempts
 from kumotwist.smtp.server_connection import LINGER
@@ -325,16 +324,8 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _judge_hello(self, event: Hello) -> bool:
         self.session = self.session.greeted(event.domain, extended=event.extended)
-        self._answer(event, self._greets(event.reply))
+        self._answer(event, say.greets(event.reply, self.session.peer.host))
         return True
-
-    def _greets(self, reply: Reply) -> Reply:
-        """The answer to EHLO or HELO, in which the client reads where it comes from."""
-        host = self.session.peer.host
-        if host == UNIX:
-            return reply
-        literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
-        return Reply(250, None, (f"{reply.lines[0]} greets {literal}", *reply.lines[1:]))
 
     def _judge_mail(self, event: Mail) -> bool:
         return self._ask(event, self._reception.sender, event.transaction)
