@@ -13,7 +13,7 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from math import ceil, floor, gcd
+from math import ceil, floor, gcd, lcm
 
 __all__ = ["Rotation", "Rotations"]
 
@@ -30,10 +30,18 @@ class Rotation:
     """
 
     def __init__(self, entries: Sequence[tuple[str, int]], phase: float = 0.0) -> None:
-        self._entries = _reduced(entries)
-        self._heap: list[tuple[Fraction, int, int]] = []
+        self._go_by(_reduced(entries))
+        # Deadlines, whose they are, and the number of each among its entry's.
+        self._heap: list[tuple[int, int, int]] = []
         if phase:
             self._begin_cycle(*self._turn_at(phase))
+
+    def _go_by(self, entries: list[tuple[str, int]]) -> None:
+        self._entries = entries
+        # Deadlines are counted in the largest parts of a cycle that make whole numbers of them all:
+        # C{_steps} has those from one of an entry to its next.
+        self._parts = lcm(*(weight for _, weight in entries))
+        self._steps = [self._parts // weight for _, weight in entries]
 
     def follow(self, entries: Sequence[tuple[str, int]]) -> None:
         """Go on with other entries: those that stay keep the turns of this cycle that they have
@@ -41,20 +49,21 @@ class Rotation:
         reduced = _reduced(entries)
         if reduced == self._entries:
             return
+        places: list[tuple[int, int]] = []
         if self._heap:
-            now = min(self._heap)[0]
+            now = Fraction(min(self._heap)[0], self._parts)
             taken = {name: Fraction(1) for name, _ in self._entries}
             for _, index, number in self._heap:
                 name, weight = self._entries[index]
                 taken[name] = Fraction(number - 1, weight)
-            self._heap = []
             for index, (name, weight) in enumerate(reduced):
                 stays = name in taken
                 number = floor(taken[name] * weight) + 1 if stays else ceil(now * weight)
                 if number <= weight:
-                    self._heap.append((Fraction(number, weight), index, number))
-            heapq.heapify(self._heap)
-        self._entries = reduced
+                    places.append((index, number))
+        self._go_by(reduced)
+        self._heap = [(self._steps[index] * number, index, number) for index, number in places]
+        heapq.heapify(self._heap)
 
     def pick(self, eligible: Callable[[str], bool]) -> str | None:
         """Choose the next source.
@@ -64,11 +73,25 @@ class Rotation:
         @param eligible: told a source's name, says whether it may be chosen now.
         @return: the name, or L{None} if no entry is eligible.
         """
-        if len(self._entries) == 1:
-            name = self._entries[0][0]
-            return name if eligible(name) else None
-        refused: set[str] = set()
-        set_aside: list[tuple[Fraction, int, int]] = []
+        if len(self._entries) < 2:
+            return next((name for name, _ in self._entries if eligible(name)), None)
+        if not self._heap:
+            self._begin_cycle()
+        _, index, number = self._heap[0]
+        name, weight = self._entries[index]
+        if eligible(name):  # as nearly always
+            if number < weight:
+                turn = (self._steps[index] * (number + 1), index, number + 1)
+                heapq.heapreplace(self._heap, turn)
+            else:
+                heapq.heappop(self._heap)
+            return name
+        return self._pick_another(eligible, name)
+
+    def _pick_another(self, eligible: Callable[[str], bool], first: str) -> str | None:
+        """Choose where the entry whose turn it is has been refused."""
+        refused = {first}
+        set_aside = self._next_turn(heapq.heappop(self._heap))
         chosen = None
         while chosen is None and len(refused) < len(self._entries):
             if not self._heap:
@@ -88,32 +111,33 @@ class Rotation:
             heapq.heappush(self._heap, turn)
         return chosen
 
-    def _next_turn(self, turn: tuple[Fraction, int, int]) -> list[tuple[Fraction, int, int]]:
+    def _next_turn(self, turn: tuple[int, int, int]) -> list[tuple[int, int, int]]:
         """The entry's next turn in this cycle, if it has one left."""
         _, index, number = turn
         weight = self._entries[index][1]
         if number == weight:
             return []
-        return [(Fraction(number + 1, weight), index, number + 1)]
+        return [(self._steps[index] * (number + 1), index, number + 1)]
 
-    def _turn_at(self, phase: float) -> tuple[Fraction, int]:
+    def _turn_at(self, phase: float) -> tuple[int, int]:
         """A turn of the cycle: its deadline, and the index of its entry."""
         left = int(phase * sum(weight for _, weight in self._entries))
         for index, (_, weight) in enumerate(self._entries):
             if left < weight:
-                return Fraction(left + 1, weight), index
+                return self._steps[index] * (left + 1), index
             left -= weight
-        return Fraction(0), 0
+        return 0, 0
 
-    def _begin_cycle(self, first: Fraction = Fraction(0), whose: int = 0) -> None:
+    def _begin_cycle(self, first: int = 0, whose: int = 0) -> None:
         """Begin a cycle, at its beginning or with one of its turns."""
         self._heap = []
         for index, (_, weight) in enumerate(self._entries):
-            number = max(1, ceil(first * weight))
-            if (Fraction(number, weight), index) < (first, whose):
+            step = self._steps[index]
+            number = max(1, -(-first // step))
+            if (step * number, index) < (first, whose):
                 number += 1
             if number <= weight:
-                self._heap.append((Fraction(number, weight), index, number))
+                self._heap.append((step * number, index, number))
         heapq.heapify(self._heap)
 
 
