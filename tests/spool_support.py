@@ -75,6 +75,7 @@ def make_spool(
     disk: Disk | None = None,
     make_worker: Callable[[str], Any] = lambda name: InlineWorker(),
     linger: float = 0.0,
+    leave_nothing: bool = False,
     **settings: Any,
 ) -> SQLiteSpool:
     """A real spool without threads: a commit happens when the clock is advanced.
@@ -84,7 +85,12 @@ def make_spool(
     """
     values = {"large_body_threshold": THRESHOLD, "segment_size": SEGMENT_SIZE, **settings}
     return SQLiteSpool(
-        clock, SpoolSettings(path=path, **values), make_worker=make_worker, disk=disk, linger=linger
+        clock,
+        SpoolSettings(path=path, **values),
+        make_worker=make_worker,
+        disk=disk,
+        linger=linger,
+        leave_nothing=leave_nothing,
     )
 
 

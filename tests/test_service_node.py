@@ -83,7 +83,7 @@ class NodeCase(ConfigCase):
     def node(self, spool: MemorySpool | None = None, more: str = "") -> Node:
         """A node."""
         self.spool = spool or MemorySpool()
-        self.patch(node, "SQLiteSpool", lambda _reactor, _settings: self.spool)
+        self.patch(node, "SQLiteSpool", lambda _reactor, _settings, **how: self.spool)
         text = CONFIG.format(state=self.directory / "var") + more
         return Node(self.network, self.load(text))
 

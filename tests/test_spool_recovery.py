@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -22,6 +23,7 @@ from kumotwist.spool import (
     SQLiteSpool,
 )
 from kumotwist.spool.database import Database
+from kumotwist.spool.gathering import LINGER
 from kumotwist.spool.sqlite_spool import SHRINK_DELAY, SHRINK_INTERVAL
 from tests.spool_support import LARGE, SMALL, copy_as_after_crash, make_message, make_spool
 
@@ -211,6 +213,64 @@ class SpaceTests(SpoolFilesTestCase):
         self.store(spool, SMALL)
         self.successResultOf(spool.close())
         self.assertLess(os.path.getsize(database), before * 0.8)
+
+
+class RemovalTests(SpoolFilesTestCase):
+    """A spool whose directory goes when it is empty."""
+
+    def leave(self, path: str) -> None:
+        """Open it so that nothing is left, and close it."""
+        spool = make_spool(self.clock, path, leave_nothing=True)
+        self.successResultOf(spool.open())
+        self.successResultOf(spool.close())
+
+    def test_empty(self) -> None:
+        """An empty spool goes with all its files, its last message may have gone just before."""
+        path = os.path.join(self.mktemp(), "spool-2")
+        message = make_message(body=LARGE)
+        spool = make_spool(self.clock, path, leave_nothing=True, linger=LINGER)
+        self.successResultOf(spool.open())
+        stored = spool.store(LARGE, [message])
+        self.clock.advance(0)
+        self.successResultOf(stored)
+        removed = spool.remove([message])
+        self.successResultOf(spool.close())
+        self.successResultOf(removed)
+        self.assertFalse(os.path.exists(path))
+        self.leave(path)
+        self.assertFalse(os.path.exists(path))
+
+    def test_not_empty(self) -> None:
+        """A spool that holds anything stays: a message, a damaged one, what was set aside."""
+        path = self.mktemp()
+        self.leave(path)
+        spool = self.open(path)
+        self.store(spool, SMALL)
+        self.successResultOf(spool.close())
+        self.leave(path)
+        with contextlib.closing(sqlite3.connect(os.path.join(path, "spool.sqlite3"))) as other:
+            other.execute("UPDATE message SET crc = 1")
+            other.commit()
+        self.leave(path)
+        self.assertTrue(os.path.exists(os.path.join(path, "spool.sqlite3")))
+        other_path = self.mktemp()
+        os.makedirs(os.path.join(other_path, "set-aside"))
+        self.leave(other_path)
+        self.assertTrue(os.path.exists(os.path.join(other_path, "set-aside")))
+        self.assertTrue(os.path.exists(os.path.join(other_path, "spool.sqlite3")))
+
+    def test_removed_meanwhile(self) -> None:
+        """Who opens a spool while its owner removes it is told so, and nothing is stored there."""
+        lock = fcntl.flock
+
+        def flock_after_removal(descriptor: int, operation: int) -> None:
+            os.unlink(os.path.join(self.path, "lock"))
+            lock(descriptor, operation)
+
+        self.patch(fcntl, "flock", flock_after_removal)
+        spool = make_spool(self.clock, self.path)
+        failure = self.failureResultOf(spool.open(), SpoolError)
+        self.assertIn("has just removed it", str(failure.value))
 
 
 class DamageTests(SpoolFilesTestCase):

@@ -276,8 +276,9 @@ class Node(MultiService):
 
         return {**proxy_pages(self._proxies), b"metrics": MetricsPage(render)}
 
-    def _make_spool(self, path: str) -> SQLiteSpool:
-        return SQLiteSpool(self._reactor, attrs.evolve(self._configuration.spool, path=path))
+    def _make_spool(self, path: str, *, leave_nothing: bool = False) -> SQLiteSpool:
+        settings = attrs.evolve(self._configuration.spool, path=path)
+        return SQLiteSpool(self._reactor, settings, leave_nothing=leave_nothing)
 
     def _listen(self, what: str, endpoint: str, factory: Any) -> None:
         if not self._alone:
@@ -331,7 +332,7 @@ class Node(MultiService):
         for path in self._left_over:
             move = SpoolMove(
                 self._reactor,
-                self._make_spool(path),
+                self._make_spool(path, leave_nothing=True),
                 self._spool,
                 moved,
                 self._scheduler.insert_all,

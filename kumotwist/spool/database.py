@@ -202,6 +202,12 @@ class Database:
         )
         return max(key or 0 for (key,) in rows)
 
+    def is_empty(self) -> bool:
+        """Whether there is neither a message nor a body, sound or not."""
+        tables = ("message", "small", "large")
+        some = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
+        return not self._connection.execute(f"SELECT {some}").fetchone()[0]
+
     def extents(self) -> dict[int, Extent]:
         """What is needed of each segment."""
         rows = self._connection.execute(

@@ -49,6 +49,26 @@ class OwnedDirectory:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def remove(self, name: str) -> None:
+        """Delete the directory that is owned, if nothing is in it but a spool's files.
+
+        The lock goes last: who waits for it finds that it is not the directory's any more.
+
+        @param name: the database's, which holds nothing.
+        @raise OSError: it could not be deleted, or not all of it.
+        """
+        own = {name, f"{name}-wal", f"{name}-shm"}
+        segments = os.path.join(self.path, SEGMENTS_NAME)
+        found = set(os.listdir(self.path)) - {_LOCK_NAME, SEGMENTS_NAME}
+        if not found <= own or (os.path.isdir(segments) and os.listdir(segments)):
+            return
+        for each in sorted(found):
+            os.unlink(os.path.join(self.path, each))
+        if os.path.isdir(segments):
+            os.rmdir(segments)
+        os.unlink(os.path.join(self.path, _LOCK_NAME))
+        os.rmdir(self.path)
+
     def _create(self) -> None:
         if not os.path.isdir(self.path):
             os.makedirs(self.path, mode=0o700, exist_ok=True)
@@ -80,6 +100,8 @@ class OwnedDirectory:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpoolLockedError(self.path, self._read_owner()) from None
+        if not os.fstat(self._descriptor).st_nlink:
+            raise SpoolError(f"{self.path}: the process that had it has just removed it")
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
 

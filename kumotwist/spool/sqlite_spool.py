@@ -101,6 +101,7 @@ class SQLiteSpool:
         make_worker: Callable[[str], Worker] | None = None,
         disk: Disk | None = None,
         linger: float = LINGER,
+        leave_nothing: bool = False,
     ) -> None:
         """
         @param reactor: for timers, and for threads unless C{make_worker} is given.
@@ -109,6 +110,7 @@ class SQLiteSpool:
             absent.
         @param disk: the system calls on segment files.
         @param linger: seconds that updates and removals wait for a store to be committed with.
+        @param leave_nothing: whether the directory goes when the spool is closed and empty.
         """
         if settings.path is None:
             raise ValueError("a spool needs a path")
@@ -118,7 +120,9 @@ class SQLiteSpool:
         self._make_worker = make_worker or functools.partial(
             WorkerThread, IReactorFromThreads(reactor)
         )
-        self._storage = Storage(settings.path, settings, disk or Disk())
+        self._storage = Storage(
+            settings.path, settings, disk or Disk(), leave_nothing=leave_nothing
+        )
         self._refusals = RefusalLog(self._storage.path)
         self._state = _State.CLOSED
         self._writer: Worker

@@ -33,8 +33,11 @@ class Storage:
 
     _log = Logger()
 
-    def __init__(self, path: str, settings: SpoolSettings, disk: Disk) -> None:
+    def __init__(
+        self, path: str, settings: SpoolSettings, disk: Disk, *, leave_nothing: bool = False
+    ) -> None:
         self.path = os.path.abspath(path)
+        self._leave_nothing = leave_nothing
         self._durable = settings.durable
         self._min_free_space = settings.min_free_space
         self._disk = disk
@@ -80,8 +83,11 @@ class Storage:
             return
         self._segments.close()
         try:
+            empty = self._leave_nothing and database.is_empty()
             database.close()
-        except sqlite3.Error as error:
+            if empty:
+                self._directory.remove(DATABASE_NAME)
+        except (sqlite3.Error, OSError) as error:
             # The WAL stays as it is, and the next open recovers it.
             self._log.warn("{path}: {problem}", path=self._database_path, problem=str(error))
         self._directory.release()
