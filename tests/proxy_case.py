@@ -110,8 +110,8 @@ class ObedientTransport(StringTransport):
 class ObedientOutgoing:
     """An outgoing side that connects when the test says so."""
 
-    def __init__(self, source: IPAddress, port: int) -> None:
-        self.local = Address(source, port)
+    def __init__(self, local: Address) -> None:
+        self.local = local
         self.destination: Address | None = None
         self.waiting: Callable[[OSError | None], None] | None = None
         self.cancelled = False
@@ -188,11 +188,11 @@ class ObedientDialer:
         self.unreachable: int | None = None
         self.bind_error = errno.EADDRNOTAVAIL
 
-    def bind(self, source: IPAddress, port: int) -> IOutgoing:
+    def bind(self, local: Address) -> IOutgoing:
         """Bind an owned address."""
-        if source not in self.owned:
+        if local.host not in self.owned:
             raise OSError(self.bind_error, os.strerror(self.bind_error))
-        outgoing = ObedientOutgoing(source, port)
+        outgoing = ObedientOutgoing(local)
         self.made.append(outgoing)
         return outgoing
 
@@ -200,7 +200,7 @@ class ObedientDialer:
         """Make another one, bound to nothing."""
         assert not isinstance(destination.host, str)
         version = destination.host.version
-        return self.bind(ipaddress.ip_address("0.0.0.0" if version == 4 else "::"), 0)
+        return self.bind(Address(ipaddress.ip_address("0.0.0.0" if version == 4 else "::"), 0))
 
     def source_for(self, destination: IPAddress) -> IPAddress:
         """10.0.0.1 or 2001:db8::1."""

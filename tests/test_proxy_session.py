@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 
 from kumotwist.logins import Login
 from kumotwist.proxy.outgoing import IDialer, IOutgoing
+from kumotwist.wire.socks5.format import Address
 from kumotwist.wire.socks5.server import MAX_PENDING
 from tests.proxy_case import (
     BIND,
@@ -45,7 +46,7 @@ class InterfaceTests(ProxyCase):
         verifyObject(IHalfCloseableProtocol, session)
         verifyObject(IHandshakeListener, session)
         verifyObject(IDialer, ObedientDialer())
-        outgoing = ObedientDialer().bind(ipaddress.ip_address("127.0.0.2"), 0)
+        outgoing = ObedientDialer().bind(Address(ipaddress.ip_address("127.0.0.2"), 0))
         verifyObject(IOutgoing, outgoing)
 
 

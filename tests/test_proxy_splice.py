@@ -28,6 +28,7 @@ from kumotwist.proxy.watching import (
     WatchedSocket,
     Watcher,
 )
+from kumotwist.wire.socks5.format import Address
 from tests.proxy_case import ObedientOutgoing
 
 
@@ -82,7 +83,7 @@ class SpliceCase(SynchronousTestCase):
         self.destination, inner_destination = self.pair()
         self.inner = (inner_client, inner_destination)
         self.watcher = self.make_watcher()
-        self.outgoing = SocketOutgoing(ipaddress.ip_address("127.0.0.2"), 1)
+        self.outgoing = SocketOutgoing(Address(ipaddress.ip_address("127.0.0.2"), 1))
         self.outgoing.one = WatchedSocket(inner_destination, self.told.append)
         self.watcher.watch(self.outgoing.one, WRITE)
         self.outcomes: list[str] = []

@@ -39,6 +39,7 @@ _BIND_ADDRESS_NO_PORT = (
 _IPV4, _IPV6 = socket.AF_INET, socket.AF_INET6
 _NOWHERE4 = Address(ipaddress.IPv4Address("0.0.0.0"), 0)
 _NOWHERE6 = Address(ipaddress.IPv6Address("::"), 0)
+_ANYWHERE = ("0.0.0.0", "::")
 _TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 
 _NO_WAIT = getattr(socket, "SOCK_NONBLOCK", 0)
@@ -87,9 +88,9 @@ class IOutgoing(Interface):
 class IDialer(Interface):
     """Where a proxy gets its outgoing connections from."""
 
-    def bind(source: IPAddress, port: int) -> IOutgoing:
-        """Bind a new socket; port 0 leaves the choice to the system, and so does the address
-        0.0.0.0 or C{::}.
+    def bind(local: Address) -> IOutgoing:
+        """Bind a new socket to an IP address; port 0 leaves the choice to the system, and so does
+        the address 0.0.0.0 or C{::}.
 
         @raise OSError: the address is not this host's, or no descriptor is left, …
         """
@@ -288,13 +289,13 @@ class Dialer:
         self.watcher = watcher
         self.keepalive = keepalive
 
-    def bind(self, source: IPAddress, port: int) -> IOutgoing:
-        chosen = port or int(source)  # asking an address whether it is unspecified takes longer
-        if chosen and not _can_be_source(source):
+    def bind(self, local: Address) -> IOutgoing:
+        text, port = local.sockaddr
+        chosen = port or text not in _ANYWHERE
+        if chosen and not _can_be_source(text):
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        handle = _new_socket(_family(source))
+        handle = _new_socket(_family(ip_of(local)))
         try:
-            local = Address(source, port)
             if chosen:
                 self._bind(handle, local)
                 if _BIND_ADDRESS_NO_PORT is None:
@@ -334,8 +335,9 @@ class Dialer:
 
 
 @lru_cache(4096)
-def _can_be_source(address: IPAddress) -> bool:
+def _can_be_source(text: str) -> bool:
     """Whether connections can come from an address, as far as it says itself."""
+    address = ipaddress.ip_address(text)
     return not (address.is_multicast or address.packed == b"\xff\xff\xff\xff")
 
 

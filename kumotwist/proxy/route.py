@@ -62,9 +62,9 @@ def choose_route(
     """
     refusal = _OTHER_FAMILY
     for destination in destinations:
-        if bound is not None and bound.version != destination.version:
+        if bound is not None and type(bound) is not type(destination):
             continue
-        source = None if bound is None or bound.is_unspecified else bound
+        source = bound if bound is not None and int(bound) else None
         if source is None and dialer is not None:
             try:
                 source = dialer.source_for(destination)

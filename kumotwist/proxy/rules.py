@@ -109,17 +109,12 @@ class _Rule:
         if self.destinations:
             if not _within(destination, self.destinations):
                 return False
-        elif guarded and self.allows:
+        elif guarded and self.decision.allowed:
             return False
         for first, last in self.ports:
             if first <= port <= last:
                 return True
         return not self.ports
-
-    @property
-    def allows(self) -> bool:
-        """Whether what matches is allowed."""
-        return self.decision.allowed
 
 
 class Rules:
@@ -192,8 +187,8 @@ class Rules:
     ) -> Decision:
         """Whether a source address may be chosen: refused if no destination could be allowed."""
         for rule in self._rules:
-            if not rule.concerns(user, client, source):
+            if not (rule.concerns_all or rule.concerns(user, client, source)):
                 continue
-            if rule.allows or not (rule.settings.destinations or rule.ports):
+            if rule.decision.allowed or not (rule.settings.destinations or rule.ports):
                 return rule.decision
         return Decision(True, "the default")

@@ -202,18 +202,20 @@ class ProxySession(TimedSession):
     def _bind(self, asked: Address) -> None:
         assert self._machine is not None
         assert not isinstance(asked.host, str)
-        source = unmapped(asked.host)
-        if not source.is_unspecified:
-            self._source = ip_text(source)
-            decision = self._shared.rules.decide_source(self._user, self._client, source)
+        host = unmapped(asked.host)
+        local = asked if host is asked.host else Address(host, asked.port)
+        text = local.sockaddr[0]
+        if int(host):  # else the choice is left to the system
+            self._source = text
+            decision = self._shared.rules.decide_source(self._user, self._client, host)
             if not decision.allowed:
                 self._refuse(Rep.NOT_ALLOWED, f"source refused by {decision.rule}")
                 return
         try:
-            self._outgoing = self._shared.dialer.bind(source, asked.port)
+            self._outgoing = self._shared.dialer.bind(local)
         except OSError as error:
-            self._source = ip_text(source)
-            self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {source}: {describe(error)}")
+            self._source = text
+            self._refuse(Rep.GENERAL_FAILURE, f"cannot bind {text}: {describe(error)}")
             return
         self._said.append(self._machine.bound(self._outgoing.local))
 
@@ -247,7 +249,7 @@ class ProxySession(TimedSession):
             return
         if route.destination is not self._destination.host:
             self._destination = Address(route.destination, port)
-        if route.source is None or self._count_for(ip_text(route.source)):
+        if route.source is None or self._count_for(self._source or ip_text(route.source)):
             self._connect_from(route.source, self._destination)
 
     def _count_for(self, source: str) -> bool:
@@ -287,7 +289,10 @@ class ProxySession(TimedSession):
         if outgoing is None:
             try:
                 dialer = self._shared.dialer
-                outgoing = dialer.open(destination) if source is None else dialer.bind(source, 0)
+                if source is None:
+                    outgoing = dialer.open(destination)
+                else:
+                    outgoing = dialer.bind(Address(source, 0))
             except OSError as error:
                 # Where nobody has chosen a source, nothing but the socket was asked for.
                 what = "make a socket" if source is None else f"bind {source}"

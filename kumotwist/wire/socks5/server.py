@@ -122,6 +122,12 @@ class Unacceptable:
 
 
 @lru_cache(4096)
+def _bind_request(raw: bytes) -> BindRequest:
+    """The request for a source; a proxy has few, which come again and again."""
+    return BindRequest(read_known(raw))
+
+
+@lru_cache(4096)
 def _connect_request(raw: bytes) -> ConnectRequest:
     """The request for an IP address and a port; there are few, which come again and again."""
     return ConnectRequest(read_known(raw))
@@ -231,8 +237,10 @@ class SOCKS5Server:
                 if data[1] == _CONNECT:
                     self._state = _CONNECTING
                     return _connect_request(data[4:])
-                if data[1] == _BIND:
-                    return self._read_bind(read_known(data[4:]))
+                if data[1] == _BIND and not self._bind_seen:
+                    self._bind_seen = True
+                    self._state = _BINDING
+                    return _bind_request(data[4:])
         elif state is _GREETING and data == _USUAL_GREETING:
             self._offered = _USUAL_OFFER.methods
             self._state = _METHOD
