@@ -11,6 +11,7 @@ from kumotwist.journal.records import (
     encode_object,
     encode_text,
     encode_value,
+    render_kept_time,
     render_time,
 )
 
@@ -80,7 +81,7 @@ class AttemptForm:
             f'"enhanced_code":{_enhanced(enhanced)},"content":{quoted(reply.content)},'
             f'"command":{quoted(command) if command else "null"}}},"peer_address":{self._peer},'
             f'"timestamp":{int(now)},"event_time":"{render_time(now)}","created":{int(created)},'
-            f'"created_time":"{render_time(created)}","num_attempts":{message.attempts},{end}'
+            f'"created_time":"{render_kept_time(created)}","num_attempts":{message.attempts},{end}'
         )
 
     def _end_of(self, pool: str | None, protocol: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kumotwist.journal.records import encode_value, quote, render_time
+from kumotwist.journal.records import encode_value, quote, render_kept_time
 
 if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
@@ -56,7 +56,7 @@ class ReceptionForm:
         @param reply: what the client was told, with the command that it answers.
         """
         created = message.created
-        second, moment = int(created), render_time(created)
+        second, moment = int(created), render_kept_time(created)
         klass = "null"
         enhanced = reply.enhanced_code
         if enhanced is not None:

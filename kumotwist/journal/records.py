@@ -22,6 +22,7 @@ __all__ = [
     "encode_value",
     "make_record",
     "quote",
+    "render_kept_time",
     "render_time",
 ]
 
@@ -258,6 +259,10 @@ def render_time(moment: float) -> str:
     if not 0 <= microseconds < 1_000_000:
         return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
     return f"{_render_second(second)}.{microseconds:06d}Z"
+
+
+#: The same for moments that are written several times: a message's records all say when it came.
+render_kept_time = functools.lru_cache(maxsize=1024)(render_time)
 
 
 @functools.lru_cache(maxsize=64)

@@ -115,9 +115,7 @@ class JournalWriter:
             while self._lines:
                 batch = self._next_batch()
                 self._segment_for(batch).write(b"".join(batch))
-                for line in batch:
-                    self._gathered -= len(line)
-                    self._lines.popleft()
+                self._forget(batch)
         except OSError as error:
             self._write_failed(error)
         else:
@@ -127,8 +125,20 @@ class JournalWriter:
         self._flush_call = None
         self.flush()
 
+    def _forget(self, batch: list[bytes]) -> None:
+        """The lines at the front are written."""
+        if len(batch) == len(self._lines):
+            self._lines.clear()
+            self._gathered = 0
+            return
+        for line in batch:
+            self._gathered -= len(line)
+            self._lines.popleft()
+
     def _next_batch(self) -> list[bytes]:
         """Lines from the front that together stay below the batch size; at least one."""
+        if self._gathered <= self._batch_size:
+            return list(self._lines)
         batch: list[bytes] = []
         size = 0
         for line in self._lines:

@@ -336,7 +336,9 @@ class Scheduler(SourceNews):
             return False
         if settings.max_message_rate is not None:
             return self._paced(self._waiting.of(name, wish), fresh, plan, settings)
-        return not self._route(fresh, plan.wishing(wish), settings)
+        if wish is not TLSWish.NOTHING:
+            plan = plan.wishing(wish)
+        return not self._route(fresh, plan, settings)
 
     def _suspend(self, queue: ScheduledQueue, messages: list[QueuedMessage], order: Order) -> None:
         """Messages wait for the end of a suspension; queues do not all wake at that moment."""

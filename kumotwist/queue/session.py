@@ -341,7 +341,9 @@ class DeliverySession:
             self._stop_waiting([])
             return False
         client.on_idle_close = None
-        self._at_hand = {message.id: message for message in batch}
+        self._at_hand = {}
+        for message in batch:
+            self._at_hand[message.id] = message
         self._report.carries(batch)
         self._carry_on(batch)
         return True
