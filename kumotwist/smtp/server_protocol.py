@@ -317,7 +317,7 @@ class ESMTPServerProtocol(ServerArrival):
         except Exception:
             answer = self._defect()
         if answer is None:  # as nearly always
-            self._answer(event, event.reply)
+            self._out.append(self._machine.answer(event.reply))
             return True
         self._asked = event
         return self._consider(answer, self._answer_asked)
