@@ -70,6 +70,7 @@ class SharedPort(Service):
             family = handle.family
         self._port = self._reactor.adoptStreamPort(self._descriptor, family, self._factory)
         os.close(self._descriptor)
+        _accept_one_by_one(self._port)
 
     def stopService(self) -> Deferred[None]:
         """Accept no more; the other processes go on."""
@@ -79,6 +80,21 @@ class SharedPort(Service):
             return succeed(None)
         stopping: Deferred[None] = maybeDeferred(cast("Any", port).stopListening)
         return stopping
+
+
+def _accept_one_by_one(port: Any) -> None:
+    """Have a port take one connection in each turn of the reactor.
+
+    It would take all that wait, up to a hundred: whoever comes first then has all clients of a
+    burst, for as long as they stay, and the other processes have none.
+    """
+    accept = port.doRead
+
+    def accept_one() -> None:
+        port.numberAccepts = 1
+        accept()
+
+    port.doRead = accept_one
 
 
 @implementer(ITrace)
