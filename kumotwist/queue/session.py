@@ -291,7 +291,8 @@ class DeliverySession:
     ) -> None:
         if self._context.trace.watched:
             self._trace(batch, "sending")
-        client.transmit(transaction, partial(self._transmitted, batch, client.messages_sent > 0))
+        told = partial(self._transmitted, batch, client.messages_sent > 0)
+        client.transmit(transaction, told, last=self._sent + 1 >= self._at_most)
 
     def _transmitted(
         self, batch: list[QueuedMessage], reused: bool, outcome: TransactionOutcome | Failure

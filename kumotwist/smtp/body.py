@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -26,6 +27,7 @@ def send_body(
     finished: Callable[[], None],
     *,
     plain: bool = False,
+    behind: bytes = b"",
 ) -> BodyProducer | None:
     """Send a message with its dots doubled and a final dot.
 
@@ -35,18 +37,19 @@ def send_body(
     @param progressed: is called after each piece that is not the last.
     @param finished: is called when the last piece has been handed over, if that is not at once.
     @param plain: whether no line of the body is known to begin with a dot.
+    @param behind: octets to send after it.
     @return: what is still sending; L{None} if everything has been handed over.
     """
     size = len(body)
     if size <= CHUNK_SIZE:
-        transport.write(command + (body + ending(body) if plain else stuffed(body)))
+        transport.write(command + (body + ending(body) if plain else stuffed(body)) + behind)
         return None
     if plain and size <= AT_ONCE:
-        _write_in_pieces(transport, command, body, ending(body))
+        _write_in_pieces(transport, command, body, ending(body) + behind)
         return None
     if command:
         transport.write(command)
-    return _produce(transport, stuffed_chunks(body), progressed, finished)
+    return _produce(transport, _and(stuffed_chunks(body), behind), progressed, finished)
 
 
 def send_chunk(
@@ -57,17 +60,22 @@ def send_chunk(
     finished: Callable[[], None],
     *,
     plain: bool = False,
+    behind: bytes = b"",
 ) -> BodyProducer | None:
     """Send a message as it is, behind the BDAT that says its length (RFC 3030, 2).
 
     The arguments and the result are those of L{send_body}.
     """
     if len(body) <= AT_ONCE:
-        _write_in_pieces(transport, command, body)
+        _write_in_pieces(transport, command, body, behind)
         return None
     transport.write(command)
     pieces = (body[at : at + CHUNK_SIZE] for at in range(0, len(body), CHUNK_SIZE))
-    return _produce(transport, pieces, progressed, finished)
+    return _produce(transport, _and(pieces, behind), progressed, finished)
+
+
+def _and(chunks: Iterator[bytes], behind: bytes) -> Iterator[bytes]:
+    return chain(chunks, (behind,)) if behind else chunks
 
 
 def _write_in_pieces(transport: Any, *pieces: bytes) -> None:

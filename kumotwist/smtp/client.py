@@ -59,7 +59,7 @@ __all__ = [
     "ESMTPClient", "OutgoingTransaction", "SMTPSessionError", "SessionAuthError", "SessionLost",
     "SessionProtocolError", "SessionRefused", "SessionTLSError", "SessionTimeout", "Timeouts",
     "TransactionOutcome",
-]  # fmt: skip
+]  # fmt: skip  # fmt: skip
 
 
 @implementer(IHandshakeListener)
@@ -109,8 +109,7 @@ class ESMTPClient(Protocol):
         # Who is told what comes of it: the result or a Failure.
         self._waiter: Callable[[Any], object] | None = None
         self._result: Any = None
-        self._opened = False
-        self._ending = False
+        self._opened = self._ending = self._quits = False
         self._transaction: OutgoingTransaction | None = None
         self._producer: BodyProducer | None = None
         self._handshake: ClientHandshake | None = None
@@ -203,9 +202,11 @@ class ESMTPClient(Protocol):
         self,
         transaction: OutgoingTransaction,
         finished: Callable[[TransactionOutcome | Failure], object],
+        last: bool = False,
     ) -> None:
         """Send a message as L{send} does, without a Deferred.
 
+        @param last: whether nothing is to follow but QUIT, which is said ahead then if it may be.
         @param finished: called with the outcome, or with what L{send} fails with; maybe at once.
         """
         if not self.usable:
@@ -215,7 +216,7 @@ class ESMTPClient(Protocol):
             raise LocalProtocolError("another transaction is under way")
         self._result, self._waiter, self._transaction = None, finished, transaction
         try:
-            self._machine.begin(transaction)
+            self._machine.begin(transaction, last=last)
         except RemoteProtocolError as failure:
             self._broken(failure)
         said = self._machine.data_to_send()
@@ -230,12 +231,9 @@ class ESMTPClient(Protocol):
 
         Never blocks and never fails; what is under way is aborted.
         """
-        if self._ending:
-            return
-        if self.busy or self._machine.closed or self._machine.phase is not Phase.IDLE:
-            self.abort()
-            return
-        self._say_goodbye()
+        if not self._ending:
+            idle = self._machine.phase is Phase.IDLE and not (self.busy or self._machine.closed)
+            (self._say_goodbye if idle else self.abort)()
 
     def abort(self) -> None:
         """End the session at once; what is under way fails with L{SessionLost}."""
@@ -344,6 +342,9 @@ class ESMTPClient(Protocol):
             self._drop()  # refused before it was sent to the end
         elif self._machine.closed:
             self._close()
+        elif self._machine.phase is Phase.QUIT:  # it was said behind the message
+            self._quits = self._ending = True
+            self._deadline.set(self._timeouts.quit_timeout)
 
     def _refused(self, event: events.Refused) -> None:
         text = f"the server refused while {PHASE_WORDS[event.phase]}: {event.reply}"
@@ -360,10 +361,10 @@ class ESMTPClient(Protocol):
 
     def _send_body(self, chunk: bool) -> None:
         assert self._transaction is not None
-        send = send_chunk if chunk else send_body
+        send, machine = send_chunk if chunk else send_body, self._machine
         self._producer = send(
-            self.transport, self._machine.data_to_send(), self._transaction.body,
-            self._body_progressed, self._body_sent, plain=self._transaction.plain,
+            self.transport, machine.data_to_send(), self._transaction.body, self._body_progressed,
+            self._body_sent, plain=self._transaction.plain, behind=machine.farewell,
         )  # fmt: skip
         if self._producer is None:
             self._machine.body_sent()
@@ -377,8 +378,8 @@ class ESMTPClient(Protocol):
         self._arm()
 
     def _stop_body(self) -> None:
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
+        producer, self._producer = self._producer, None
+        if producer is not None:
             producer.cancel()
 
     # -- the end ---------------------------------------------------------------------------------
@@ -490,7 +491,7 @@ class ESMTPClient(Protocol):
             return
         self._result = self._waiter = None
         if waiter is not None:
-            if type(result) is TransactionOutcome and not self.usable:
+            if type(result) is TransactionOutcome and not (self.usable or self._quits):
                 result = attrs.evolve(result, session_usable=False)
             waiter(result)
         elif self.failure is not None and self.on_idle_close is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from kumotwist.wire.smtp.phases import Phase
 
-__all__ = ["BODY", "DATA", "DOT", "GREETING", "RSET", "Asked"]
+__all__ = ["BODY", "DATA", "DOT", "GREETING", "QUIT", "RSET", "Asked"]
 
 
 class Asked(NamedTuple):
@@ -26,4 +26,5 @@ GREETING = Asked(Phase.BANNER, "")
 DATA = Asked(Phase.DATA, "DATA")
 BODY = Asked(Phase.BODY, ".")
 DOT = Asked(Phase.DOT, ".")
+QUIT = Asked(Phase.QUIT, "QUIT")
 RSET = Asked(Phase.RSET, "RSET")

@@ -20,7 +20,7 @@ from collections import deque
 
 from kumotwist.wire.errors import LocalProtocolError, RemoteProtocolError
 from kumotwist.wire.need_data import NEED_DATA, NeedData
-from kumotwist.wire.smtp.asked import BODY, DATA, DOT, GREETING, RSET, Asked
+from kumotwist.wire.smtp.asked import BODY, DATA, DOT, GREETING, QUIT, RSET, Asked
 from kumotwist.wire.smtp.capabilities import NO_CAPABILITIES, Capabilities
 from kumotwist.wire.smtp.client_events import (
     Authenticated,
@@ -35,7 +35,7 @@ from kumotwist.wire.smtp.client_events import (
 )
 from kumotwist.wire.smtp.dialect import DEFAULT_DIALECT, Dialect
 from kumotwist.wire.smtp.phases import Phase
-from kumotwist.wire.smtp.replies import Reply
+from kumotwist.wire.smtp.replies import Reply, UnaskedReplyError
 from kumotwist.wire.smtp.reply_reader import ReplyReader
 from kumotwist.wire.smtp.sasl_client import Mechanism
 from kumotwist.wire.smtp.transaction import (
@@ -48,11 +48,6 @@ __all__ = [
     "Authenticated", "ClientEvent", "Closing", "Finished", "Goodbye", "ProceedTLS", "Ready",
     "Refused", "SMTPClient", "SendBody", "UnaskedReplyError",
 ]  # fmt: skip
-
-
-class UnaskedReplyError(RemoteProtocolError):
-    """The server said something while nothing was asked: replies and commands are out of step."""
-
 
 #: Octets of a command line, its CRLF included (RFC 5321, 4.5.3.1.4).
 _MAX_COMMAND = 512
@@ -97,7 +92,7 @@ class SMTPClient:
         # Whether MAIL, one RCPT and DATA have been said in one go, and nothing is answered yet.
         self._asked_at_once = False
         self._unasked_recipients: deque[int] = deque()
-        self._needs_rset = False
+        self._needs_rset = self._last = False
         self._ready = False
         self._awaiting_tls = False
         self.closed = False
@@ -193,8 +188,10 @@ class SMTPClient:
         self._needs_rset = False
         self._say_hello(self._greets_with)
 
-    def begin(self, transaction: OutgoingTransaction) -> None:
+    def begin(self, transaction: OutgoingTransaction, *, last: bool = False) -> None:
         """Send a message; the answer is L{SendBody}, if it comes to that, and L{Finished}.
+
+        @param last: whether the session ends with it: then L{farewell} may follow the message.
 
         After a transaction that failed RSET goes first; if that is L{Refused}, nothing of the
         message has been sent.
@@ -203,6 +200,7 @@ class SMTPClient:
         """
         if self.closed or not self._ready or self._asked or self._event is not None:
             self._require_idle()
+        self._last = last
         if not transaction.recipients:
             raise LocalProtocolError("a transaction without recipients")
         progress = TransactionProgress(transaction, self.capabilities)
@@ -215,28 +213,36 @@ class SMTPClient:
         else:
             self._start(progress)
 
+    @property
+    def farewell(self) -> bytes:
+        """What goes behind the last message: QUIT, if it may be said ahead (RFC 2920, 3.1)."""
+        return b"QUIT\r\n" if self._last and self._pipelined and not self._lmtp else b""
+
     def body_sent(self) -> None:
-        """The whole message has been handed to the transport, and its final dot if it needs one."""
+        """The whole message has been handed to the transport, and what belongs behind it."""
         asked = self._asked
         if asked and asked[0] is BODY and not self._lmtp:  # as it is nearly always
             asked[0] = DOT
-            return
-        if self.phase is not Phase.BODY:
+        elif self.phase is not Phase.BODY:
             raise LocalProtocolError("the server is not waiting for a message")
-        answered = asked.popleft()
-        answered = DOT if answered is BODY else answered._replace(phase=Phase.DOT)
-        if self._lmtp and self._progress is not None:
-            numbers = self._progress.accepted
-            self._asked.extend([answered._replace(number=number) for number in numbers])
         else:
-            self._asked.append(answered)
+            answered = asked.popleft()
+            answered = DOT if answered is BODY else answered._replace(phase=Phase.DOT)
+            if self._lmtp and self._progress is not None:
+                numbers = self._progress.accepted
+                asked.extend([answered._replace(number=number) for number in numbers])
+            else:
+                asked.append(answered)
+        if self._last and self.farewell:
+            self._ready = False
+            asked.append(QUIT)
 
     def quit(self) -> None:
         """Say QUIT; the answer is L{Goodbye}."""
         if self.closed or self._awaiting_tls or self._asked:
             raise LocalProtocolError(f"QUIT in the phase {self.phase.value}")
         self._ready = False
-        self._ask(Asked(Phase.QUIT, "QUIT"))
+        self._ask(QUIT)
 
     def abandon(self, reply: Reply) -> TransactionOutcome | None:
         """The connection is gone, or will be: close the session.

@@ -6,7 +6,9 @@ import functools
 import re
 from typing import NamedTuple
 
-__all__ = ["EnhancedCode", "Reply", "one_line"]
+from kumotwist.wire.errors import RemoteProtocolError
+
+__all__ = ["EnhancedCode", "Reply", "UnaskedReplyError", "one_line"]
 
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?: +|$)")
 # Everything that could forge a log line or drive a terminal.
@@ -21,6 +23,10 @@ def one_line(text: str, limit: int = MAX_REPLY_TEXT) -> str:
     if not (text.isascii() and text.isprintable()):
         text = _UNSAFE.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+class UnaskedReplyError(RemoteProtocolError):
+    """The server said something while nothing was asked: replies and commands are out of step."""
 
 
 class EnhancedCode(NamedTuple):
