@@ -66,8 +66,7 @@ class DeliverySession:
             ready.plan, ready.source, ready.path, context.resolver, context.is_ours, context.chance
         )
         self._reconnection = Reconnection(ready.path, self._walk)
-        self._cut_off = False
-        self._has_dialled = False
+        self._cut_off = self._has_dialled = False
         self._dialler = Dialler(context, ready, self.id)
         self.when_closed = self._dialler.when_closed
         self._report = SessionReport(context.count_tls, ready.plan)
@@ -76,10 +75,9 @@ class DeliverySession:
         # Fires when the connection that stands has come to its end.
         self._over: Deferred[list[QueuedMessage]] | None = None
         self._sent = self._at_most = 0
-        self._waiting = self._carrying = False
+        self._waiting = self._carrying = self._aborted = False
         self._batch: list[QueuedMessage] = []
         self._running: Deferred[None] | None = None
-        self._aborted = False
         # Messages that were taken and have no fate yet, by their ids.
         self._at_hand: dict[str, QueuedMessage] = {}
 
