@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -184,6 +185,23 @@ class SessionTests(ListenerTestCase):
         self.assertEqual(session.protocol, "ESMTP")
         self.assertRegex(session.session_id, "^[0-9a-f]{32}$")
         self.assertEqual(self.reception.refusals, [])
+
+    def test_nothing_is_kept_of_a_message(self) -> None:
+        """A session that waits for more holds nothing of the message before, however large."""
+        protocol, _ = self.connect()
+        for late in (False, True):
+            answer: Deferred[Reply] = Deferred()
+            self.reception.answers["receive"] = answer if late else None
+            protocol.dataReceived(HELLO + ENVELOPE + b"DATA\r\n")
+            protocol.dataReceived(MESSAGE)
+            [(_, transaction)] = self.reception.received
+            before = weakref.ref(transaction)
+            self.reception.received.clear()
+            del transaction
+            if late:
+                self.assertIsNotNone(before())
+                answer.callback(STORED)
+            self.assertIsNone(before())
 
     def test_client_reads_where_it_comes_from(self) -> None:
         """The answer to EHLO and HELO names the client's address; a Unix socket has none."""

@@ -291,8 +291,9 @@ class ESMTPServerProtocol(ServerArrival):
 
     def _answer_asked(self, reply: Reply | None) -> None:
         """Answer the event that the reception was asked about."""
-        assert self._asked is not None
-        self._answer(self._asked, self._asked.reply if reply is None else reply)
+        event, self._asked = self._asked, None
+        assert event is not None
+        self._answer(event, event.reply if reply is None else reply)
 
     @property
     def _trouble(self) -> Reply:
@@ -359,8 +360,7 @@ class ESMTPServerProtocol(ServerArrival):
     def _answer_message(self, reply: Reply | None) -> None:
         if self._charged:
             self._charge(0)
-        assert self._asked is not None
-        self._answer(self._asked, say.BROKEN if reply is None else reply)
+        self._answer_asked(say.BROKEN if reply is None else reply)
 
     def _judge_starttls(self, event: StartTLS) -> bool:
         self._answer(event, event.reply)
