@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import random
 import socket
 from collections.abc import Callable
 from typing import TypeVar
@@ -50,6 +52,11 @@ async def until(
         await pause()
 
 
+# Below those that the kernel gives to connections that are made: one of these could be taken by
+# anybody's connection between the look at it and the moment when a program listens there.
+_PORTS = range(10000, 32768)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port that nobody listens on at any of loopback's addresses; never the same one twice.
 
@@ -57,9 +64,14 @@ def free_port(host: str = "127.0.0.1") -> int:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
+        port = random.choice(_PORTS)
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.bind(("::" if ":" in host else "0.0.0.0", 0))
-            port = int(probe.getsockname()[1])
+            try:
+                probe.bind(("::" if ":" in host else "0.0.0.0", port))
+            except OSError as failure:
+                if failure.errno != errno.EADDRINUSE:
+                    raise
+                continue
         if port not in _given:
             _given.add(port)
             return port
