@@ -82,6 +82,8 @@ def measure_memory(messages: list[QueuedMessage]) -> None:
     """What the queues keep besides the messages."""
     nobody: Any = None
     waiting = Waiting(Clock(), nobody)
+    for message in messages:
+        message.sleep()
     tracemalloc.start()
     for message in messages:
         waiting.push(message)

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from kumotwist.egress.suspension import Suspension
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.parking import LOT, Parking
+from kumotwist.queue.waiting import SLEEPING_BEHIND
 from kumotwist.settings.types import HostPort
 from tests.memory_proxies import MemorySOCKS5
 from tests.queue_world import World
@@ -52,6 +53,22 @@ class WaitingTests(SourceCase):
         world.network.pass_time(3400, step=10)
         self.assertEqual(world.kinds()[-1], "Expiration")
         self.assertEqual(world.scheduler.waiting, 0)
+
+    def test_sleep(self) -> None:
+        """Those that are parked behind many others sleep, also after it was looked whether they are
+        too old, and they are delivered like the rest."""
+        world = self.world(p1={"socks5_proxy_server": P1})
+        self.one.stop()
+        for n in range(3):
+            world.inject(*(f"x{n}-{each}@b.example" for each in range(SLEEPING_BEHIND)))
+        for _ in range(2):
+            world.network.pass_time(600, step=5)
+            _, _, parking = world.scheduler.inside
+            asleep = sum(message.asleep is not None for message in parking)
+            self.assertGreater(asleep, SLEEPING_BEHIND)
+        self.one.start()
+        world.network.pass_time(400, step=0.5)
+        self.assertEqual(len(world.records("Delivery")), 3 * SLEEPING_BEHIND)
 
     def test_stop_while_parked(self) -> None:
         """Stopping leaves nothing that would fire."""

@@ -13,6 +13,7 @@ import attrs
 
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.queue.fairness import FairQueue
+from kumotwist.queue.waiting import SLEEPING_BEHIND
 
 __all__ = ["Parking"]
 
@@ -74,6 +75,8 @@ class Parking:
         lot = self._lots.get(pool)
         if lot is None:
             lot = self._lots[pool] = _Lot()
+        if len(lot.messages) >= SLEEPING_BEHIND:
+            message.sleep()
         lot.messages.add([message])
         if lot.timer is None:
             self._arm(pool, lot)
@@ -149,5 +152,6 @@ class Parking:
             if self._is_too_old(message):
                 found.append(message)
             else:
+                message.sleep()
                 messages.add([message])
         return found
