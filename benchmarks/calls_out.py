@@ -2,7 +2,8 @@
 
 The real scheduler, ready queues, sessions, clients, fates and records, on the real spool; the
 sites' answers are written down beforehand and no socket is used. What is not measured: how the
-messages come, what a thread does to the disk, the sites, and how the connections come about.
+messages come, what a thread does to the disk, the sites, and what the reactor and its sockets
+cost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from benchmarks.calls_in import Later
 from benchmarks.counting import Meter, Time
@@ -46,25 +49,28 @@ _LINE = b"The quick brown fox jumps over the lazy dog, and then again, and again
 
 #: What the site says, by the end of what it was told.
 _ANSWERS = {
+    b"connected": b"220 mx ESMTP\r\n",
+    b".\r\nQUIT\r\n": b"250 2.0.0 Ok: queued\r\n221 2.0.0 Bye\r\n",
     b".\r\n": b"250 2.0.0 Ok: queued\r\n",
     b"DATA\r\n": b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n",
     b"EHLO mta.example\r\n": b"250-mx\r\n250-PIPELINING\r\n250-SIZE 50000000\r\n"
     b"250-ENHANCEDSTATUSCODES\r\n250 8BITMIME\r\n",
 }
 
+_CLOSED = Failure(CONNECTION_DONE)
+
 #: What a message finds.
-Load = Literal["idle sessions", "full queue"]
-LOADS: tuple[Load, ...] = ("idle sessions", "full queue")
+Load = Literal["idle sessions", "full queue", "a connection each"]
+LOADS: tuple[Load, ...] = ("idle sessions", "full queue", "a connection each")
 
 
 class _Transport:
     """Remembers the last thing that was written."""
 
-    disconnecting = False
-
     def __init__(self, protocol: Any, peer: IPv4Address) -> None:
         self.protocol = protocol
-        self.said = b""
+        self.said = b"connected"
+        self.disconnecting = False
         self._peer = peer
 
     def write(self, data: bytes) -> None:
@@ -78,6 +84,12 @@ class _Transport:
 
     def unregisterProducer(self) -> None:
         """See C{registerProducer}."""
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """There is no socket to tell."""
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
 
     def getPeer(self) -> IPv4Address:
         return self._peer
@@ -113,13 +125,14 @@ class WayOut:
 
     @param directory: for the spool.
     @param load: whether messages find sessions that wait for them, or stand in a queue from which
-        sessions take the next ones themselves.
+        sessions take the next ones themselves; or whether each is the only one of its connection.
     @param size: octets of a message.
     """
 
     def __init__(self, directory: Path, load: Load, size: int = 5000) -> None:
         self.name = f"out, {load}, {size} octets"
-        self.messages = TOGETHER if load == "idle sessions" else 10 * TOGETHER
+        self.messages = 10 * TOGETHER if load == "full queue" else TOGETHER
+        self._per_connection = 1 if load == "a connection each" else 10**9
         self._body = _HEADER + _LINE * (size // len(_LINE))
         self._reactor = _Reactor()
         self._worker = Later()
@@ -145,7 +158,7 @@ class WayOut:
         # The connections of the beginning are those of the end.
         path: dict[str, Any] = {
             "connection_limit": TOGETHER,
-            "max_deliveries_per_connection": 10**9,
+            "max_deliveries_per_connection": self._per_connection,
         }
         path["enable_tls"] = "Disabled"
         paths = PathTable([Rule(PathPattern.parse("default"), path)])
@@ -200,10 +213,8 @@ class WayOut:
     def _connect(self) -> None:
         """Bring so many messages that there are as many connections as come messages at once."""
         self._scheduler.insert_all(self._stored(10 * TOGETHER))
-        for connection in self._reactor.connections:
-            connection.protocol.dataReceived(b"220 mx ESMTP\r\n")
         self._deliver(Time())
-        if len(self._reactor.connections) != TOGETHER:
+        if len(self._reactor.connections) != (TOGETHER if self._per_connection > 1 else 0):
             raise RuntimeError("there are too few connections")
 
     def _answer(self, meter: Meter) -> bool:
@@ -219,7 +230,18 @@ class WayOut:
         for protocol, answer in answers:
             protocol.dataReceived(answer)
         meter.end()
+        self._end_connections(meter)
         return bool(answers)
+
+    def _end_connections(self, meter: Meter) -> None:
+        """Tell the protocols of those connections that they have closed."""
+        connections = self._reactor.connections
+        ended = [each for each in connections if each.disconnecting]
+        connections[:] = [each for each in connections if not each.disconnecting]
+        meter.begin()
+        for connection in ended:
+            connection.protocol.connectionLost(_CLOSED)
+        meter.end()
 
     def _deliver(self, meter: Meter) -> None:
         """Let the site answer until it has everything, and the spool forget it."""

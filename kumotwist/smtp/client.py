@@ -312,8 +312,10 @@ class ESMTPClient(Protocol):
 
     def _happened(self, event: events.ClientEvent) -> None:
         """What is no part of a transaction."""
-        if isinstance(event, events.Ready):
+        if type(event) is events.Ready:
             self._ready()
+        elif type(event) is events.Goodbye:
+            self._close()
         elif isinstance(event, events.ProceedTLS):
             self._begin_tls()
         elif isinstance(event, events.Authenticated):
@@ -323,8 +325,6 @@ class ESMTPClient(Protocol):
         elif isinstance(event, events.Closing):
             text = f"the server ended the idle session: {event.reply}"
             self.failure = SessionRefused(Phase.IDLE.value, text, reply=event.reply)
-            self._close()
-        elif isinstance(event, events.Goodbye):
             self._close()
 
     def _ready(self) -> None:

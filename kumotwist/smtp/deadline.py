@@ -36,8 +36,10 @@ class Deadline:
             self._looks_at = due
             self._call = self._clock.callLater(seconds, self._look)
         elif due < self._looks_at:
+            # Not C{reset}, which searches through all calls of the reactor.
+            self._call.cancel()
             self._looks_at = due
-            self._call.reset(seconds)
+            self._call = self._clock.callLater(seconds, self._look)
 
     def stop(self) -> None:
         """Let there be none; nothing stays behind in the reactor."""
