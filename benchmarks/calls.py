@@ -1,4 +1,5 @@
-"""How many calls of Python and C functions a message takes, and how much CPU at least.
+"""How many calls of Python and C functions a message takes, or a session of KumoProxy, and how
+much CPU at least.
 
 Nothing of it needs a network, and nobody else on the machine can change the number of calls: the
 same version of Python gives the same number at every run. So it shows what a change has saved, or
@@ -8,6 +9,7 @@ spent again, where times are noise.
 from __future__ import annotations
 
 import argparse
+import select
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import click
 
 from benchmarks.calls_in import DIALOGUES, WayIn
 from benchmarks.calls_out import LOADS, WayOut
+from benchmarks.calls_proxy import REQUESTS, WayThroughProxy
 from benchmarks.counting import Way, cost
 
 
@@ -25,6 +28,9 @@ def ways(directory: Path, size: int) -> Iterator[Way]:
         yield WayIn(directory / f"in-{number}", dialogue, size)
     for number, load in enumerate(LOADS):
         yield WayOut(directory / f"out-{number}", load, size)
+    if hasattr(select, "epoll"):
+        for name in REQUESTS:
+            yield WayThroughProxy(name)
 
 
 def main() -> None:
