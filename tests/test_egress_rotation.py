@@ -110,15 +110,25 @@ class RotationsTests(SynchronousTestCase):
         rotations = Rotations({"pool": [("a", 1), ("b", 1)]})
         first = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y")]
         second = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y")]
-        self.assertEqual((first, second), (["a", "a"], ["b", "b"]))
+        self.assertEqual((first, second), (["a", "b"], ["b", "a"]))
         self.assertEqual(rotations.sources("pool"), ["a", "b"])
 
-    def test_phases(self) -> None:
-        """Each site's rotation begins where it is told to."""
-        phases = iter((0.1, 0.0))
-        rotations = Rotations({"pool": [("a", 1), ("b", 3)]}, lambda: next(phases))
-        picks = [rotations.pick("pool", site, lambda name: True) for site in ("x", "y", "x")]
-        self.assertEqual(picks, ["a", "b", "b"])
+    def test_many_sites(self) -> None:
+        """One message for each of many sites is shared out by the weights, wherever it begins."""
+        for phase in (0.0, 0.3):
+            rotations = Rotations({"pool": [("a", 3), ("b", 1)]}, phase)
+            first = Counter(
+                rotations.pick("pool", f"site {number}", lambda name: True) for number in range(100)
+            )
+            self.assertIn(first["a"], range(73, 78))
+
+    def test_one_site(self) -> None:
+        """What the first site begins with can be chosen."""
+        picks = [
+            Rotations({"pool": [("a", 1), ("b", 3)]}, phase).pick("pool", "x", lambda name: True)
+            for phase in (0.0, 0.1, 0.5)
+        ]
+        self.assertEqual(picks, ["b", "a", "b"])
 
     def test_unknown_pool(self) -> None:
         """A pool that does not exist picks nothing."""

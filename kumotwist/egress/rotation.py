@@ -13,12 +13,15 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from math import ceil, floor, gcd, lcm
+from math import ceil, floor, gcd, lcm, sqrt
 
 __all__ = ["Rotation", "Rotations"]
 
 #: How many (pool, site) rotations are remembered; the least recently used ones start afresh.
 MAX_ROTATIONS = 65536
+
+# Multiples of it fall evenly between 0 and 1, however many there are.
+_GOLDEN = (sqrt(5) - 1) / 2
 
 
 class Rotation:
@@ -152,16 +155,18 @@ class Rotations:
     """A rotation per pool and site, which outlives the queues that use it.
 
     @param pools: the entries of every pool by its name.
-    @param phase: asked where each rotation begins, see L{Rotation}; at the beginning without it.
-        Processes that share the mail for a site begin anywhere, or the first source would have the
-        first messages of all of them.
+    Each site's rotation begins a golden ratio of the cycle behind the one before: so few messages
+    for each of many sites are shared out by the weights as well.
+
+    @param phase: where the first one begins, see L{Rotation}. Processes that share the mail for a
+        site begin anywhere, or the first source would have the first messages of all of them.
     @ivar only: the sources that are alone in their pools, by the name of the pool.
     """
 
     def __init__(
         self,
         pools: Mapping[str, Sequence[tuple[str, int]]],
-        phase: Callable[[], float] | None = None,
+        phase: float = 0.0,
     ) -> None:
         self._pools = pools
         self._phase = phase
@@ -204,9 +209,8 @@ class Rotations:
         rotation = self._rotations.get(key)
         if rotation is None:
             entries = [entry for entry in self._pools.get(pool, ()) if entry[0] != without]
-            rotation = self._rotations[key] = Rotation(
-                entries, self._phase() if self._phase else 0.0
-            )
+            rotation = self._rotations[key] = Rotation(entries, self._phase)
+            self._phase = (self._phase + _GOLDEN) % 1.0
             if len(self._rotations) > MAX_ROTATIONS:
                 self._rotations.popitem(last=False)
         else:

@@ -7,7 +7,7 @@ it goes by it and none by a mixture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -64,7 +64,7 @@ class LiveSettings:
         self,
         reactor: Any,
         configuration: Configuration,
-        phase: Callable[[], float] | None = None,
+        phase: float = 0.0,
     ) -> None:
         """
         @param phase: see L{Rotations}.

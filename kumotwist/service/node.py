@@ -102,7 +102,7 @@ class Node(MultiService):
             configuration.log.path or os.path.join(self._state_dir, "log"),
         )
         self._trace = self._sharing.trace
-        phase = random.random if share[1] > 1 else None
+        phase = random.random() if share[1] > 1 else 0.0
         self._live = LiveSettings(reactor, configuration, phase)
         self._health = SourceHealth(reactor.seconds, self._sharing.tell_source)
         self._listening: list[tuple[str, ListeningService]] = []
