@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from hypothesis import given, settings
@@ -134,6 +135,31 @@ class ReplyReaderTests(SynchronousTestCase):
         pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         self.assertEqual(read(pieces), read([stream]))
         self.assertEqual(read(single(stream)), read([stream]))
+
+
+class WholeTests(SynchronousTestCase):
+    """Replies that are taken together."""
+
+    def test_same_or_not(self) -> None:
+        """What the pattern says is taken whole, whatever came before; nothing else is."""
+        reader, pattern = ReplyReader(), re.compile(rb"(?:2\d\d [a-z]+\r\n){2}")
+        for data, taken in (
+            (b"", False),
+            (b"250 ok\r\n250 ok\r\n", True),
+            (b"250 ok\r\n250 ok\r\n", True),
+            (b"250 ok\r\n251 yes\r\n", True),
+            (b"250 ok\r\n250 ok\r\n", True),
+            (b"250 ok\r\n550 no\r\n", False),
+        ):
+            reader.receive_data(data)
+            self.assertEqual(reader.take_whole(pattern), taken)
+            self.assertEqual(reader.is_empty, taken or not data)
+        first, second = reader.next_reply(), reader.next_reply()
+        self.assertEqual([each and each.code for each in (first, second)], [250, 550])
+        reader.receive_data(b"250-ok\r\n")
+        self.assertIsNone(reader.next_reply())
+        reader.receive_data(b"250 ok\r\n250 ok\r\n")
+        self.assertFalse(reader.take_whole(pattern), "the first one ends a reply of two lines")
 
 
 class CapabilitiesTests(SynchronousTestCase):

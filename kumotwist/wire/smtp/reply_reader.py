@@ -84,6 +84,8 @@ class ReplyReader:
         self.unread: bytes | bytearray = b""
         self._start = 0
         self._searched = 0
+        # What was taken whole the last time.
+        self._taken_whole = b""
         # Of the reply that is being assembled:
         self._code = 0
         self._enhanced: EnhancedCode | None = None
@@ -110,10 +112,15 @@ class ReplyReader:
     def take_whole(self, pattern: re.Pattern[bytes]) -> bool:
         """Take all that has come, if it is what the pattern says from its beginning to its end.
 
-        @param pattern: of whole replies that need not be read one by one.
+        @param pattern: of whole replies that need not be read one by one; a bounded number of
+            octets, and the same pattern each time.
         """
-        if self._start or self._lines or pattern.fullmatch(self.unread) is None:
+        if self._start or self._lines or not self.unread:
             return False
+        if self.unread != self._taken_whole:  # most servers say the same each time
+            if pattern.fullmatch(self.unread) is None:
+                return False
+            self._taken_whole = bytes(self.unread)
         self.unread = b""
         return True
 
