@@ -1,4 +1,4 @@
-"""Listening ports that run short of descriptors, and their log."""
+"""Listening ports: bursts of clients, and a log that is not flooded for want of descriptors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,32 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
-from kumotwist.settings.listening import quiet_about_shortage
+from kumotwist.settings.listening import BACKLOG, let_bursts_wait, quiet_about_shortage
+
+
+class _Socket:
+    """Notes how many clients may wait."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def listen(self, backlog: int) -> None:
+        """See L{socket.socket}."""
+        self.asked.append(backlog)
+
+
+class BurstTests(TestCase):
+    """How many clients may wait to be accepted."""
+
+    def test_more_than_usual(self) -> None:
+        """Many may, unless the configuration says how many; other ports are left alone."""
+        port: Any = Port(0, Factory())
+        port.socket = _Socket()
+        let_bursts_wait(port, "tcp:25")
+        self.assertEqual(port.socket.asked, [BACKLOG])
+        let_bursts_wait(port, "tcp:25:backlog=5")
+        self.assertEqual(port.socket.asked, [BACKLOG])
+        let_bursts_wait(object(), "tcp:25")
 
 
 class ShortageTests(TestCase):

@@ -35,16 +35,13 @@ from kumotwist.proxy.settings import ProxyRuleSettings, ProxySettings
 from kumotwist.proxy.shared import SharedByProxy
 from kumotwist.proxy.splice import PipePool, SpliceRelay
 from kumotwist.proxy.watching import make_watcher
-from kumotwist.settings.listening import quiet_about_shortage, why_not_listening
+from kumotwist.settings.listening import let_bursts_wait, quiet_about_shortage, why_not_listening
 from kumotwist.settings.types import IPAddress
 from kumotwist.wire.socks5.format import Address, unmapped
 
 __all__ = ["ProxyError", "ProxyService", "build_proxies"]
 
 _log = Logger()
-
-#: So many clients may wait to be accepted, if the system allows it.
-_BACKLOG = 1024
 
 OwnPages = Callable[[], Iterable[tuple[str, int]]]
 """Tells the addresses and ports where a process serves pages about itself."""
@@ -215,12 +212,10 @@ class ProxyService(Service):
         self._listening = (address,)
         handle = getattr(port, "socket", None)
         if handle is not None and hasattr(address, "port"):
-            if "backlog=" not in self.settings.listen:
-                # A burst of clients waits; beyond Twisted's 50 they would try again after a second.
-                handle.listen(_BACKLOG)
             # What is accepted inherits both.
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._keepalive.apply(handle)
+        let_bursts_wait(port, self.settings.listen)
         quiet_about_shortage(f"[proxy:{self.name}]", port, self._reactor.seconds)
         if isinstance(port, Port) and isinstance(port.factory, _Sessions):
             # Nothing, such as TLS, lies between the socket and the session.

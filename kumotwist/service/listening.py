@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from kumotwist.service.errors import StartError
-from kumotwist.settings.listening import quiet_about_shortage, why_not_listening
+from kumotwist.settings.listening import let_bursts_wait, quiet_about_shortage, why_not_listening
 
 __all__ = ["ListeningService", "address_words", "socket_address"]
 
@@ -99,6 +99,7 @@ class ListeningService(Service):
         if self.running:
             self._port = port
             self._place = socket_address(port)
+            let_bursts_wait(port, self._endpoint)
             quiet_about_shortage(self._what, port, self._reactor.seconds)
             return None
         # Stopped before it began, as can be with an endpoint that takes its time.

@@ -1,5 +1,5 @@
-"""What every C{listen} has in common: why nothing can listen there, and a log that is not flooded
-when no client can be accepted."""
+"""What every C{listen} has in common: why nothing can listen there, how many clients may wait,
+and a log that is not flooded when none can be accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from twisted.internet.tcp import Port
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
-__all__ = ["quiet_about_shortage", "why_not_listening"]
+__all__ = ["let_bursts_wait", "quiet_about_shortage", "why_not_listening"]
+
+#: So many clients may wait to be accepted, if the system allows it.
+BACKLOG = 1024
 
 #: Seconds between two lines about the same shortage.
 _EVERY = 60.0
@@ -41,6 +44,16 @@ def why_not_listening(error: BaseException | None) -> str:
             "socket of systemd)"
         )
     return str(error)
+
+
+def let_bursts_wait(port: Any, endpoint: str) -> None:
+    """Let more clients wait to be accepted than Twisted's 50; one more tries again after a second.
+
+    @param port: what listens; anything but a bare TCP or Unix port is left alone.
+    @param endpoint: the endpoint string; C{:backlog=} in it decides.
+    """
+    if isinstance(port, Port) and "backlog=" not in endpoint:
+        port.socket.listen(BACKLOG)
 
 
 @implementer(ILogObserver)
