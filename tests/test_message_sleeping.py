@@ -74,7 +74,12 @@ class SleepingTests(SynchronousTestCase):
 
     def test_cannot_be_packed(self) -> None:
         """What cannot be packed stays as it is."""
-        for facts in ({"meta": {"thing": object()}}, {"attempts": 2**70}, {"sender": "\udcff"}):
+        for facts in (
+            {"meta": {"thing": object()}},
+            {"meta": None},
+            {"attempts": 2**70},
+            {"sender": "\udcff"},
+        ):
             message = make_message(**facts)
             message.sleep()
             self.assertIsNone(message.asleep)

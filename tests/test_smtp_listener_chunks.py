@@ -33,6 +33,15 @@ class ChunkTests(ListenerTestCase):
         self.assertEqual(factory.budget.used, 0)
         self.assertEqual(self.codes(transport)[-2:], [250, 250])
 
+    def test_memory_and_a_refused_chunk(self) -> None:
+        """A chunk that is refused anyway is read and forgotten, also while there is no memory."""
+        factory = self.listener(max_octets_in_reception=2000)
+        factory.budget.used = 3000
+        protocol, transport = self.connect(factory=factory)
+        protocol.dataReceived(HELLO + b"BDAT 100\r\nabc")
+        protocol.dataReceived(b"x" * 97 + b"NOOP\r\n")
+        self.assertEqual(self.codes(transport)[-2:], [503, 250])
+
     def test_time(self) -> None:
         """A message has the same time in chunks as in one piece; silence is not endured."""
         factory = self.listener(data_timeout=100.0, client_timeout=30.0)

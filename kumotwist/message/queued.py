@@ -134,7 +134,7 @@ class QueuedMessage:
         try:
             facts = facts_text(self.meta).encode()
             self.asleep = _packed(numbers, self.sender.encode(), self.recipient.encode(), facts)
-        except (ValueError, TypeError, RecursionError, struct.error):
+        except (AttributeError, ValueError, TypeError, RecursionError, struct.error):
             return
         for name in _PACKED:
             delattr(self, name)
@@ -170,7 +170,6 @@ class QueuedMessage:
         *numbers, length = _numbers.unpack_from(packed)
         texts, facts = packed[_numbers.size :].rsplit(b"\0", 1)
         sender, recipient = texts[:length].decode(), texts[length:].decode()
-        self.asleep = None
         for name, value in zip(
             _PACKED, (*numbers, sender, recipient, json.loads(facts)), strict=True
         ):
@@ -178,13 +177,16 @@ class QueuedMessage:
                 object.__getattribute__(self, name)
             except AttributeError:
                 setattr(self, name, value)
+        self.asleep = None  # last, so that another thread finds either all of it or this
 
     # Hidden from the type checker, which would take any name for an attribute.
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """What is asked for is packed: wake up."""
-            if name not in _PACKED or self.asleep is None:
+            if name not in _PACKED:
                 raise AttributeError(f"a QueuedMessage has no {name}")
-            self._wake(self.asleep)
-            return getattr(self, name)
+            packed = self.asleep
+            if packed is not None:
+                self._wake(packed)
+            return object.__getattribute__(self, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -28,6 +29,9 @@ _DONE = Failure(CONNECTION_DONE)
 _LOST = Failure(CONNECTION_LOST)
 #: Linux 4.2; C{socket} has known it since Python 3.12.
 _BIND_ADDRESS_NO_PORT = getattr(socket, "IP_BIND_ADDRESS_NO_PORT", 24)
+#: What C{connect} says of a socket that is being connected, and of one that is.
+_UNDER_WAY = (errno.EINPROGRESS, errno.EALREADY)
+_STANDS = (0, errno.EISCONN)
 
 
 class Stream:
@@ -251,7 +255,7 @@ class _DirectClient(_Client):
             self.socket = made
             self.fileno = made.fileno
             code = made.connect_ex(connector.address)
-            if code in (0, errno.EINPROGRESS):
+            if code == 0 or code in _UNDER_WAY:
                 reactor.watch(self)
             elif code == errno.EADDRNOTAVAIL and connector.bindAddress is not None:
                 # It would have been C{bind} that failed, had it looked for a port.
@@ -263,8 +267,12 @@ class _DirectClient(_Client):
 
     def doConnect(self: Any) -> None:
         """Something has happened to the socket: the connection stands, or has failed."""
-        code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        # Asked again, connecting tells how it stands: an event may have been that of a socket which
+        # had the same number until a moment ago.
+        code = self.socket.connect_ex(self.connector.address)
+        if code in _UNDER_WAY:
+            return
+        if code not in _STANDS:
             self.failIfNotConnected(getConnectError((code, os.strerror(code))))
             return
         self.reactor.stands(self)
@@ -341,9 +349,10 @@ def _bound_socket(family: int, bind_address: tuple[str, int] | None) -> socket.s
     made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     if bind_address is None:
         return made
-    try:
-        if bind_address[1] == 0:
+    if bind_address[1] == 0:
+        with contextlib.suppress(OSError):  # a kernel that does not know it: bind takes a port
             made.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+    try:
         made.bind(bind_address)
     except OSError:
         made.close()

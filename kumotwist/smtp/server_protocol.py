@@ -224,7 +224,7 @@ class ESMTPServerProtocol(ServerArrival):
         octets = machine.body_octets
         if octets != self._charged:
             self._charge(octets)
-        if self._listener.budget.exceeded:
+        if octets and self._listener.budget.exceeded:
             machine.refuse_body(say.NO_ROOM)
             self._charge(0)
         return self._data_deadline

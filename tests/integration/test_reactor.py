@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from kumotwist.endpoints.tcp import AddressEndpoint
-from kumotwist.reactor import DirectEPollReactor
+from kumotwist.reactor import DirectEPollReactor, streams
 from tests.integration.client import send_mail
 from tests.integration.configurations import LOCAL_PROXY, through_socks5
 from tests.integration.program import start_kumo
@@ -211,6 +213,32 @@ class StreamTests(SynchronousTestCase):
         self.failureResultOf(connecting, ConnectingCancelledError)
         self.turn_until(lambda: not self.reactor.getDelayedCalls())
         self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_event_of_another_socket(self) -> None:
+        """An event that was meant for a socket with the same number makes no connection stand."""
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+            for _ in range(4):  # nobody accepts them: whoever comes next has to wait
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(full.getsockname())
+            address = IPv4Address("TCP", *full.getsockname())
+            _, connecting = self.connect(address)
+            [pending] = self.reactor.getWriters()
+            pending.doConnect()
+            self.assertNoResult(connecting)
+            self.assertFalse(pending.connected)
+            connecting.cancel()
+            self.failureResultOf(connecting, ConnectingCancelledError)
+
+    def test_kernel_without_late_ports(self) -> None:
+        """Where the kernel cannot choose the port late, a local address is used all the same."""
+        self.patch(streams, "_BIND_ADDRESS_NO_PORT", 9999)
+        client, _ = self.connect(self.listen().getHost(), bind_address="127.0.0.2")
+        self.turn_until(lambda: client.connected and self.accepted)
+        self.assertEqual(client.transport.getHost().host, "127.0.0.2")
+        client.transport.loseConnection()
+        self.turn_until(lambda: client.reason)
 
     def test_protocol_raises(self) -> None:
         """A protocol that raises loses its own connection and no other one."""
