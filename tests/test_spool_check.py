@@ -66,6 +66,10 @@ class SpoolCommandTestCase(SynchronousTestCase):
             self.assertGreater(other.execute(statement, values).rowcount, 0)
             other.commit()
 
+    def start_refusal(self) -> str:
+        """What a node says that does not start."""
+        return str(self.failureResultOf(make_spool(self.clock, self.path).open()).value)
+
     def kumo(self, *arguments: str) -> Result:
         """Run C{kumo spool}."""
         command, *rest = arguments
@@ -305,10 +309,6 @@ class CheckTests(SpoolCommandTestCase):
         kept = self.aside(os.path.join("segments", "00000001.seg"))
         self.assertEqual(Path(kept).read_bytes(), before)
         self.assertTrue(os.path.exists(self.aside("spool.sqlite3-wal")))
-
-    def start_refusal(self) -> str:
-        """What a node says that does not start."""
-        return str(self.failureResultOf(make_spool(self.clock, self.path).open()).value)
 
     def aside(self, name: str, number: int = 1) -> str:
         """Where a check puts what it takes out."""

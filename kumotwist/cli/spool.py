@@ -144,7 +144,7 @@ def _export(
         try:
             body = survey.body(message)
         except SpoolError as error:
-            if survey.is_gone(message):
+            if entry.damage is None and survey.is_gone(message):
                 continue  # delivered since its record was read
             complaints.append(f"{message.id}: {error}")
         seen.add(message.id)

@@ -28,7 +28,21 @@ from kumotwist.spool.errors import SpoolError
 from kumotwist.spool.records import COLUMNS, is_large
 from kumotwist.spool.segments import Extent
 
-__all__ = ["Database", "connect"]
+__all__ = ["KEY_LIMIT", "ODD_MESSAGE", "OUT_OF_KEYS", "Database", "connect"]
+
+#: No body has this key or a higher one: no counter comes that far, so a record that says it is
+#: damaged.
+KEY_LIMIT = 1 << 62
+
+#: What a store fails with that would need one.
+OUT_OF_KEYS = (
+    "there are no body keys left above those in use, so one of these is damaged; "
+    "`kumo spool check --discard` takes it out"
+)
+
+#: True of messages that cannot be told by body key and id, for one of them is of another type than
+#: any that was stored. By these two a removal could not find them.
+ODD_MESSAGE = "(typeof(body) <> 'integer' OR typeof(id) <> 'blob')"
 
 _APPLICATION_ID = 0x4B544B54
 _FORMAT = 1
@@ -57,6 +71,13 @@ _UPDATE_MESSAGE = (
 )
 _DELETE_MESSAGE = "DELETE FROM message WHERE id = ? AND body = ?"
 _UNSHARED = "key = ? AND NOT EXISTS (SELECT 1 FROM message WHERE body = key)"
+_DISCARD_MESSAGE = "DELETE FROM message WHERE body = ? AND id = ?"
+# Places that no body was stored at.
+_SOUND_PLACE = (
+    "typeof(segment) = 'integer' AND typeof(offset) = 'integer' AND typeof(size) = 'integer' "
+    f"AND segment BETWEEN 1 AND {1 << 40} AND offset BETWEEN 0 AND {1 << 40} "
+    f"AND size BETWEEN 0 AND {1 << 40}"
+)
 _PROBE = "UPDATE state SET value = value + 1 WHERE name = 'probe'"
 
 # Pages (of 4 KiB) that may wait to be reused before the file is made smaller, and how many of them
@@ -174,12 +195,25 @@ class Database:
         removed = []
         for key in keys:
             found = self._connection.execute(
-                f"SELECT segment, size FROM large WHERE {_UNSHARED}", (key,)
+                f"SELECT {_SOUND_PLACE}, segment, size FROM large WHERE {_UNSHARED}", (key,)
             ).fetchone()
             if found is not None:
                 self._connection.execute("DELETE FROM large WHERE key = ?", (key,))
-                removed.append(found)
+                if found[0]:
+                    removed.append(found[1:])
         return removed
+
+    def discard(self, messages: Iterable[tuple[int, bytes]]) -> int:
+        """Remove messages, all that L{ODD_MESSAGE} tells, and bodies that no message has.
+
+        @param messages: body key and id of each.
+        @return: how many messages went.
+        """
+        many, execute = self._connection.executemany, self._connection.execute
+        gone = many(_DISCARD_MESSAGE, messages).rowcount
+        gone += execute(f"DELETE FROM message WHERE {ODD_MESSAGE}").rowcount
+        self.discard_unreferenced()
+        return gone
 
     def discard_unreferenced(self) -> None:
         """Remove bodies that no message has; looks at all of them."""
@@ -195,12 +229,24 @@ class Database:
     # -- opening ---------------------------------------------------------------------------------
 
     def last_key(self) -> int:
-        """The highest body key in use, also by a body that no message has; 0 if there is none."""
+        """The highest body key in use, also by a body that no message has; 0 if there is none.
+
+        Keys that cannot be are not counted on from: a damaged record must not use up all keys.
+        """
         rows = self._connection.execute(
-            "SELECT max(body) FROM message UNION ALL SELECT max(key) FROM small "
-            "UNION ALL SELECT max(key) FROM large"
+            "SELECT (SELECT body FROM message WHERE body < ?1 AND typeof(body) = 'integer' "
+            "ORDER BY body DESC LIMIT 1), (SELECT max(key) FROM small WHERE key < ?1), "
+            "(SELECT max(key) FROM large WHERE key < ?1)",
+            (KEY_LIMIT,),
         )
-        return max(key or 0 for (key,) in rows)
+        return max(key or 0 for key in rows.fetchone())
+
+    def beyond(self) -> int:
+        """How many messages have a body key that cannot be; no enumeration meets these."""
+        found: int = self._connection.execute(
+            "SELECT count(*) FROM message WHERE body >= ?", (KEY_LIMIT,)
+        ).fetchone()[0]
+        return found
 
     def is_empty(self) -> bool:
         """Whether there is neither a message nor a body, sound or not."""
@@ -208,10 +254,18 @@ class Database:
         some = " OR ".join(f"EXISTS (SELECT 1 FROM {table})" for table in tables)
         return not self._connection.execute(f"SELECT {some}").fetchone()[0]
 
+    def misplaced(self) -> int:
+        """How many large bodies have a place that cannot be; looks at all large bodies."""
+        found: int = self._connection.execute(
+            f"SELECT count(*) FROM large WHERE NOT ({_SOUND_PLACE})"
+        ).fetchone()[0]
+        return found
+
     def extents(self) -> dict[int, Extent]:
-        """What is needed of each segment."""
+        """What is needed of each segment, as far as places can be."""
         rows = self._connection.execute(
-            "SELECT segment, count(*), max(offset + size), sum(size) FROM large GROUP BY segment"
+            "SELECT segment, count(*), max(offset + size), sum(size) FROM large "
+            f"WHERE {_SOUND_PLACE} GROUP BY segment"
         )
         header = RECORD_HEADER_SIZE
         return {

@@ -105,6 +105,8 @@ def _inspect_messages(survey: Survey, findings: Findings) -> None:
         findings.messages += 1
         if entry.damage is not None:
             findings.wrong.append(Finding(Kind.RECORD, entry.damage, entries=[entry]))
+            if not message.body_key:
+                continue  # its key could not be read: which body it had cannot be told
         if message.body_key != key:
             key = message.body_key
             findings.bodies += 1

@@ -19,9 +19,12 @@ __all__ = ["Cursor", "Page", "SpoolReader"]
 #: Where a page ended: due time, body key and id of its last row.
 Cursor = tuple[float, int, bytes]
 
-_FIRST_PAGE = f"SELECT {COLUMNS} FROM message WHERE body <= ? ORDER BY due, body, id LIMIT ?"
+# Texts are read as bytes. An id that became a text must be told from one that is sound: no removal
+# would find it, so it would be delivered again after each start.
+_VALUES = COLUMNS.replace(" id,", " CASE typeof(id) WHEN 'blob' THEN id END,")
+_FIRST_PAGE = f"SELECT {_VALUES} FROM message WHERE body <= ? ORDER BY due, body, id LIMIT ?"
 _NEXT_PAGE = (
-    f"SELECT {COLUMNS} FROM message WHERE body <= ? AND (due, body, id) > (?, ?, ?) "
+    f"SELECT {_VALUES} FROM message WHERE body <= ? AND (due, body, id) > (?, ?, ?) "
     "ORDER BY due, body, id LIMIT ?"
 )
 
@@ -127,4 +130,4 @@ class SpoolReader:
         if len(rows) < limit:
             return Page(messages, damaged, None)
         last = rows[-1]
-        return Page(messages, damaged, (last[7], last[0], last[1]))
+        return Page(messages, damaged, (last[7], last[0], last[1] or b""))

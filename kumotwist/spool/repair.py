@@ -16,7 +16,6 @@ import os
 import sqlite3
 
 from kumotwist.spool.bodies import Location, find_records
-from kumotwist.spool.changes import Changes
 from kumotwist.spool.database import Database, connect
 from kumotwist.spool.errors import as_spool_error
 from kumotwist.spool.inspection import Finding, Findings, Kind, inspect, large_ones
@@ -132,26 +131,25 @@ class SpoolCheck:
         @return: how many messages went.
         @raise SpoolError: it could not be written; the spool is as it was.
         """
-        changes = Changes()
-        for finding in findings.damaged:
-            for entry in finding.entries:
-                with contextlib.suppress(ValueError):
-                    identity = bytes.fromhex(entry.message.id)
-                    changes.remove(identity, entry.message.body_key)
+        damaged = {
+            entry.place
+            for finding in findings.damaged
+            for entry in finding.entries
+            if entry.place is not None
+        }
         if self._remains:
             return 0
         database = Database(self._survey.database_path, durable=True)
         try:
             database.begin()
-            database.change(changes)
-            database.discard_unreferenced()
+            gone = database.discard(damaged)
             database.commit()
         except sqlite3.Error as error:
             database.rollback()
             raise as_spool_error(error, self._survey.database_path) from error
         finally:
             database.close()
-        return len(changes.removals)
+        return gone
 
     # -- the database ----------------------------------------------------------------------------
 

@@ -96,12 +96,15 @@ class SegmentFiles:
 
     # -- opening and closing ---------------------------------------------------------------------
 
-    def recover(self, needed: Mapping[int, Extent]) -> None:
+    def recover(self, needed: Mapping[int, Extent], *, keep_all: bool = False) -> None:
         """Delete the files and cut off the tails that nothing in the database refers to.
 
         @param needed: the segments that are referred to.
+        @param keep_all: whether to delete and cut nothing: the database is damaged, and a search
+            may still find what it has lost.
         """
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        self._use = {}
         sizes = {}
         for entry in os.scandir(self._directory):
             number = segment_number(entry.name)
@@ -110,6 +113,10 @@ class SegmentFiles:
         for number, size in sizes.items():
             extent = needed.get(number)
             path = segment_path(self._directory, number)
+            if keep_all:
+                # One record more than is known, so that it is neither emptied nor deleted.
+                self._use[number] = _Use(1, RECORD_HEADER_SIZE, size, stuck=True)
+                continue
             if extent is None:
                 self._disk.unlink(path)
             elif size > extent.end:
@@ -121,10 +128,10 @@ class SegmentFiles:
                     path=segment_path(self._directory, number),
                     records=extent.records,
                 )
-        self._use = {
-            number: _Use(extent.records, extent.octets, extent.end)
-            for number, extent in needed.items()
-        }
+        for number, extent in needed.items():
+            use = self._use.setdefault(number, _Use(size=extent.end))
+            use.records += extent.records
+            use.octets += extent.octets
         self._next_number = max([0, *sizes, *needed]) + 1
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from kumotwist.interfaces import ISpool
 from kumotwist.spool.changes import Changes, Outcome, Store
+from kumotwist.spool.database import KEY_LIMIT, OUT_OF_KEYS
 from kumotwist.spool.disk import Disk
 from kumotwist.spool.errors import (
     SpoolClosedError,
@@ -250,6 +251,10 @@ class SQLiteSpool:
             return self.remove(replaced)
         large = len(body) > self._settings.large_body_threshold
         key = (self._last_key | 1) + 1 + large
+        if key >= KEY_LIMIT:
+            problem = SpoolError(f"{self._storage.path}: {OUT_OF_KEYS}")
+            self._refusals.broken(self._reactor.seconds(), problem)
+            return fail(problem)
         try:
             rows = [row_of(message, key) for message in messages]
             removals = {}
@@ -361,7 +366,6 @@ class SQLiteSpool:
         if outcome.problem is None:
             now = self._reactor.seconds()
             self._refusals.follow(now, len(stores), outcome.refused.values())
-        if outcome.problem is None:
             for waiting in changes.waiting:
                 waiting.callback(None)
         for store in stores:
@@ -387,14 +391,14 @@ class SQLiteSpool:
 
     def _set_writable(self, problem: SpoolError | None) -> None:
         writable = problem is None
+        if problem is not None:
+            self._refusals.unwritable(self._reactor.seconds(), problem)
         if writable == self.writable:
             return
         self.writable = writable
         self._gathering.stop()
         if writable:
-            self._log.info("the spool {path} can be written again", path=self._storage.path)
-        else:
-            self._log.error("the spool cannot be written: {problem}", problem=str(problem))
+            self._refusals.writable()
         if self._observer is not None:
             try:
                 self._observer(writable)

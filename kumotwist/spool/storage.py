@@ -61,15 +61,24 @@ class Storage:
             refuse_remains(self._database_path)
             database = Database(self._database_path, durable=self._durable)
             try:
-                self._segments.recover(database.extents())
+                misplaced, beyond = database.misplaced(), database.beyond()
+                self._segments.recover(database.extents(), keep_all=misplaced > 0)
                 last_key = database.last_key()
             except BaseException:
                 database.close()
                 raise
-        except (sqlite3.Error, OSError, SpoolError) as error:
+        except Exception as error:
             self._directory.release()
             raise as_spool_error(error, self._database_path) from error
         self._database = database
+        if misplaced or beyond:
+            self._log.error(
+                "{path} is damaged: {beyond} messages are set aside, never to be delivered, and "
+                "{misplaced} bodies cannot be read; stop the node and run `kumo spool check`",
+                path=self._database_path,
+                beyond=beyond,
+                misplaced=misplaced,
+            )
         return last_key
 
     def open_reader(self) -> SpoolReader:

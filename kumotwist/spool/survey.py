@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from kumotwist.message.queued import QueuedMessage
-from kumotwist.spool.database import connect
+from kumotwist.spool.database import ODD_MESSAGE, connect
 from kumotwist.spool.disk import Disk
 from kumotwist.spool.errors import DamagedRecordError, SpoolError, as_spool_error
 from kumotwist.spool.ownership import SEGMENTS_NAME
@@ -25,6 +25,9 @@ __all__ = ["Entry", "Survey"]
 
 _ROWS_AT_ONCE = 500
 
+# Texts are read as bytes, so the types of what a record is told by are asked for.
+_SELECT = f"SELECT {COLUMNS}, {ODD_MESSAGE}, typeof(id) FROM message"
+
 
 @attrs.define(frozen=True)
 class Entry:
@@ -32,10 +35,12 @@ class Entry:
 
     @ivar message: its values; of a damaged record what can be read, and nothing of it is sure.
     @ivar damage: what is wrong with the record; L{None} if it is sound.
+    @ivar place: the body key and id that it stands at; L{None} if they are of other types.
     """
 
     message: QueuedMessage
     damage: str | None = None
+    place: tuple[int, bytes] | None = None
 
 
 class Survey:
@@ -66,7 +71,7 @@ class Survey:
         self.connection.close()
 
     def entries(self) -> Iterator[Entry]:
-        """Every message, those that share a body together.
+        """Every message, those that share a body together; at the end those with odd keys or ids.
 
         @raise SpoolError: the database cannot be read on.
         """
@@ -76,14 +81,21 @@ class Survey:
             for row in rows:
                 yield entry_of(row)
             if len(rows) < _ROWS_AT_ONCE:
-                return
+                break
             after = rows[-1][:2]
+        for row in self._fetch(f"{_SELECT} WHERE {ODD_MESSAGE}"):
+            yield entry_of(row)
 
     def _rows(self, after: tuple[Any, Any] | None) -> list[tuple[Any, ...]]:
-        where = "" if after is None else "WHERE (body, id) > (?, ?)"
-        statement = f"SELECT {COLUMNS} FROM message {where} ORDER BY body, id LIMIT {_ROWS_AT_ONCE}"
+        more = "" if after is None else "AND (body, id) > (?, ?)"
+        return self._fetch(
+            f"{_SELECT} WHERE NOT {ODD_MESSAGE} {more} ORDER BY body, id LIMIT {_ROWS_AT_ONCE}",
+            after or (),
+        )
+
+    def _fetch(self, statement: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         try:
-            return self.connection.execute(statement, after or ()).fetchall()
+            return self.connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise as_spool_error(error, self.database_path) from error
 
@@ -93,11 +105,7 @@ class Survey:
         @param limit: how many at most.
         @raise SpoolError: the database cannot be read.
         """
-        statement = f"SELECT {COLUMNS} FROM message ORDER BY due, body, id LIMIT ?"
-        try:
-            rows = self.connection.execute(statement, (limit,)).fetchall()
-        except sqlite3.Error as error:
-            raise as_spool_error(error, self.database_path) from error
+        rows = self._fetch(f"{_SELECT} ORDER BY due, body, id LIMIT ?", (limit,))
         return [entry_of(row) for row in rows]
 
     def named(self, ids: Iterable[str]) -> Iterator[Entry]:
@@ -155,13 +163,18 @@ class Survey:
         return [key for (key,) in rows]
 
 
-def entry_of(row: tuple[Any, ...]) -> Entry:
-    """Make the most of a row of the table C{message}, texts as bytes."""
+def entry_of(selected: tuple[Any, ...]) -> Entry:
+    """Make the most of what C{_SELECT} gives, texts as bytes."""
+    *values, odd, id_type = selected
+    row = tuple(values)
+    place = None if odd else (row[0], row[1])
     try:
         message = message_of(row)
+        if odd:
+            raise DamagedRecordError(f"the record of message {message.id}: its id is {id_type}")
         if not isinstance(message.meta, dict):
             raise DamagedRecordError(f"the record of message {message.id}: its facts are no object")
-        return Entry(message)
+        return Entry(message, place=place)
     except (DamagedRecordError, ValueError, RecursionError) as error:
         body, identity, sender, recipient, queue, size, created, due, attempts, meta, _ = row
         message = QueuedMessage(
@@ -176,7 +189,7 @@ def entry_of(row: tuple[Any, ...]) -> Entry:
             {"unread": _text(meta)},
             _whole(body),
         )
-        return Entry(message, str(error))
+        return Entry(message, str(error), place)
 
 
 def _text(value: Any) -> str:
