@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, execute
@@ -11,6 +11,8 @@ from twisted.internet.task import Clock
 
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.spool import Disk, SpoolSettings, SQLiteSpool
+from kumotwist.spool.moving import SpoolMove
+from kumotwist.spool.unfinished import MoveIntent
 
 T = TypeVar("T")
 
@@ -97,3 +99,51 @@ def make_spool(
 def copy_as_after_crash(path: str, target: str) -> None:
     """What C{kill -9} leaves of a spool: its files as they are, without the shared memory."""
     shutil.copytree(path, target, ignore=shutil.ignore_patterns("*-shm"))
+
+
+def cut_short(clock: Clock, source: str, target: str, number: int = 5) -> list[QueuedMessage]:
+    """Make two spools as a kill leaves them in the middle of a move: all messages are in both.
+
+    @param source: the directory of the one that was to be emptied; it is made.
+    @param target: the other one's; it is made.
+    @return: the messages.
+    """
+    taken: list[QueuedMessage] = []
+    messages = [make_message(each, SMALL) for each in range(number)]
+    before = make_spool(clock, f"{source}.before")
+    before.open()
+    for each, message in enumerate(messages):
+        before.store(LARGE if each % 2 else SMALL, [message])
+    clock.advance(1)
+    before.close()
+    # Removals from it wait for longer than its process lives.
+    emptied = make_spool(clock, f"{source}.before", linger=1000.0)
+    other = make_spool(clock, f"{target}.before")
+    other.open()
+    clock.advance(1)
+
+    async def note(ids: Sequence[str]) -> None:
+        MoveIntent(f"{source}.before").note(ids)
+
+    move = SpoolMove(clock, emptied, other, note, taken.extend)
+    Deferred.fromCoroutine(move.run())
+    clock.pump([0.1] * 10)
+    copy_as_after_crash(f"{source}.before", source)
+    copy_as_after_crash(f"{target}.before", target)
+    assert not taken, "a message was handed to the queues before it had left"
+    move.stop()
+    emptied.close()
+    other.close()
+    shutil.rmtree(f"{source}.before")
+    shutil.rmtree(f"{target}.before")
+    return messages
+
+
+def ids_in(path: str) -> set[str]:
+    """The messages of a spool that nobody has open."""
+    found: list[QueuedMessage] = []
+    spool = make_spool(Clock(), path)
+    spool.open()
+    spool.enumerate(found.extend)
+    spool.close()
+    return {message.id for message in found}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.protocol import connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 
@@ -23,6 +25,7 @@ from tests.config_case import ConfigCase
 from tests.http_client import Connection
 from tests.memory_network import MemoryNetwork
 from tests.queue_world import BEGINNING
+from tests.spool_support import cut_short, ids_in
 
 CONFIG = """
 [kumo]
@@ -153,6 +156,19 @@ class StartTests(NodeCase):
         failure = self.assertRaises(StartError, made.startService)
         self.assertIn("in use", str(failure))
         self.assertEqual(self.network.tcpServers, [])
+
+    def test_takeover_cut_short(self) -> None:
+        """What a takeover that was killed has left in two spools is in one before any is opened,
+        also if it is this node's own that was being emptied."""
+        state = self.directory.absolute() / "var"
+        for source, target in (("spool-2", "spool"), ("spool", "spool-3")):
+            with self.subTest(source):
+                shutil.rmtree(state, ignore_errors=True)
+                state.mkdir()
+                paths = [str(state / name) for name in (source, target)]
+                ids = {one.id for one in cut_short(Clock(), paths[0], paths[1])}
+                self.started(SlowSpool())
+                self.assertEqual([ids_in(path) for path in paths], [set(), ids])
 
     def test_spool_cannot_be_opened(self) -> None:
         """A spool that fails later ends the process, with the reason in the log."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 
 from kumotwist.egress.health import Hold
 from kumotwist.queue.orders import Order, Orders, Whom
@@ -21,6 +24,7 @@ from tests.config_case import ConfigCase
 from tests.http_client import Connection
 from tests.memory_network import MemoryNetwork
 from tests.queue_world import BEGINNING
+from tests.spool_support import cut_short, ids_in
 
 CONFIG = """
 [kumo]
@@ -168,9 +172,29 @@ class WorkersTests(SupervisorCase):
             self.assertEqual(len(self.processes), before + 1)
         self.network.advance(1000)
         self.processes[-1].end()
-        self.network.advance(1.1)
+        (line,) = [formatEvent(each) for each in self.log if "status 1" in formatEvent(each)]
+        self.assertIn("it is started again in 1 s", line)
+        self.network.advance(0.9)
+        self.assertEqual(len(self.processes), 6)
+        self.network.advance(0.2)
         self.assertEqual(len(self.processes), 7)
         self.assertEqual({one.number for one in self.processes[2:]}, {2})
+
+    def test_takeover_cut_short(self) -> None:
+        """What a takeover that was killed has left in two spools is in one when workers start,
+        with any number of them and whoever took over from whom."""
+        state = str(self.directory / "var")
+        for source, target in (("spool-2", "spool"), ("spool", "spool-7"), ("spool-7", "spool-2")):
+            paths = [os.path.join(state, name) for name in (source, target)]
+            for path in paths:
+                shutil.rmtree(path, ignore_errors=True)
+            ids = {one.id for one in cut_short(Clock(), paths[0], paths[1])}
+            self.node.startService()
+            self.assertEqual([ids_in(path) for path in paths], [set(), ids])
+            for process in self.processes:
+                process.end()
+            self.processes.clear()
+            self.node = Supervisor(self.network, self.node._configuration)
 
     def test_places(self) -> None:
         """Places are lent to both together, and are free when their holder is gone."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.spool import SpoolFullError
-from kumotwist.spool.moving import SpoolMove, was_moved
+from kumotwist.spool.moving import SpoolMove
 from kumotwist.testing.spool import MemorySpool
 
 
@@ -21,6 +23,14 @@ class MoveTests(SynchronousTestCase):
         self.source.open()
         self.target.open()
         self.taken: list[QueuedMessage] = []
+        self.noted: list[Sequence[str]] = []
+        self.no_room_for_notes = False
+
+    async def note(self, ids: Sequence[str]) -> None:
+        """Keep what is on its way."""
+        if self.no_room_for_notes:
+            raise OSError(28, "No space left on device")
+        self.noted.append(ids)
 
     def keep(self, body: bytes, *recipients: str) -> list[QueuedMessage]:
         """Put messages that share a body into the spool that is to be emptied."""
@@ -34,10 +44,10 @@ class MoveTests(SynchronousTestCase):
         self.source.store(body, messages)
         return messages
 
-    def move(self, known: set[str] | None = None) -> tuple[SpoolMove, Deferred[int]]:
+    def move(self) -> tuple[SpoolMove, Deferred[int]]:
         """Begin to move what a node that was killed has left."""
         self.source = self.source.after_crash()
-        move = SpoolMove(self.clock, self.source, self.target, known or set(), self.taken.extend)
+        move = SpoolMove(self.clock, self.source, self.target, self.note, self.taken.extend)
         return move, Deferred.fromCoroutine(move.run())
 
     def left(self) -> list[QueuedMessage]:
@@ -59,15 +69,43 @@ class MoveTests(SynchronousTestCase):
             body = self.successResultOf(self.target.load(message))
             self.assertEqual(body, b"body " + name)
             self.assertEqual((message.attempts, message.due, message.meta["x"]), (3, 2.0, 1))
-            self.assertTrue(was_moved(message))
 
-    def test_moved_before(self) -> None:
-        """What had arrived when the process was killed does not come twice."""
-        first, second = self.keep(b"x", "a@b.example", "b@b.example")
-        _, done = self.move({first.id})
-        self.assertEqual(self.successResultOf(done), 0)
-        self.assertEqual([message.id for message in self.taken], [second.id])
-        self.assertEqual(self.left(), [])
+    def test_noted(self) -> None:
+        """What is on its way is noted before it is copied, and nothing is in the end."""
+        messages = [self.keep(b"x%d" % number, "a@b.example")[0] for number in range(250)]
+        self.target.break_down(SpoolFullError("disk full"))
+        self.move()
+        [first] = self.noted
+        self.assertEqual((len(first), len(set(first))), (200, 200))
+        self.target.repair()
+        self.clock.advance(10)
+        _, second, last = self.noted
+        self.assertEqual({*first, *second}, {message.id for message in messages})
+        self.assertEqual(list(last), [])
+
+    def test_no_room_for_notes(self) -> None:
+        """What cannot be noted is not moved; it waits where it is."""
+        self.keep(b"x", "a@b.example")
+        self.no_room_for_notes = True
+        move, done = self.move()
+        self.assertNoResult(done)
+        self.assertEqual((self.taken, self.target.messages), ([], {}))
+        move.stop()
+        self.clock.advance(10)
+        self.assertEqual(self.successResultOf(done), 1)
+        self.assertEqual(len(self.left()), 1)
+
+    def test_taken_when_gone(self) -> None:
+        """Nothing is handed to the queues while it can still be found where it was."""
+        self.keep(b"x", "a@b.example")
+        self.source = self.source.after_crash()
+        found: list[int] = []
+        move = SpoolMove(
+            self.clock, self.source, self.target, self.note,
+            lambda copies: found.append(len(self.left()) + len(self.source.messages)),
+        )  # fmt: skip
+        self.successResultOf(Deferred.fromCoroutine(move.run()))
+        self.assertEqual(found, [0])
 
     def test_no_room(self) -> None:
         """What the other spool has no room for waits where it is."""

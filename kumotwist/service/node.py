@@ -45,6 +45,7 @@ from kumotwist.service.policies import PolicyService
 from kumotwist.service.sharing import SharedPort, Sharing
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import (
+    all_spools,
     left_over_spools,
     node_id,
     orders_path,
@@ -53,10 +54,11 @@ from kumotwist.service.state import (
     spool_path,
     worker_dir,
 )
+from kumotwist.service.takeover import Takeover, end_cut_short
 from kumotwist.service.tls_reports import TLSReportService
 from kumotwist.smtp.listener import ESMTPListenerFactory
 from kumotwist.spool import SpoolError, SQLiteSpool
-from kumotwist.spool.moving import SpoolMove, was_moved
+from kumotwist.spool.gathering import LINGER
 from kumotwist.tls.broken import BrokenTLS
 from kumotwist.wire.smtp.replies import Reply
 
@@ -91,11 +93,12 @@ class Node(MultiService):
         self._sharing = sharing or Sharing(1, 1, LimitTable(reactor.seconds), Trace(reactor))
         first = spool_path(configuration.spool.path, self._state_dir, 1)
         share = (self._sharing.worker, self._sharing.workers)
-        self._left_over = left_over_spools(first, *share)
+        left_over = left_over_spools(first, *share)
         self._own_dir = worker_dir(self._state_dir, share[0])
         self._spool_path = spool_path(configuration.spool.path, self._state_dir, share[0])
         self._spool = self._make_spool(self._spool_path)
-        self._moves: list[tuple[SpoolMove, Deferred[None]]] = []
+        # Of several processes each has what no other one opens; the supervisor saw all of them.
+        self._spools = all_spools(first) if self._alone else [self._spool_path, *left_over]
         self._journal = JournalWriter(
             reactor,
             configuration.log,
@@ -113,6 +116,13 @@ class Node(MultiService):
         self._had: int | None = None
         self._hurried = False
         self._build_queues()
+        self._takeover = Takeover(
+            reactor,
+            left_over,
+            partial(self._make_spool, leave_nothing=True),
+            self._spool,
+            self._scheduler.insert_all,
+        )
         self._build_listeners()
 
     # -- building ---------------------------------------------------------------------------------
@@ -278,7 +288,9 @@ class Node(MultiService):
 
     def _make_spool(self, path: str, *, leave_nothing: bool = False) -> SQLiteSpool:
         settings = attrs.evolve(self._configuration.spool, path=path)
-        return SQLiteSpool(self._reactor, settings, leave_nothing=leave_nothing)
+        # Removals from one that is to be left wait for nothing: the messages wait for them.
+        linger = 0.0 if leave_nothing else LINGER
+        return SQLiteSpool(self._reactor, settings, linger=linger, leave_nothing=leave_nothing)
 
     def _listen(self, what: str, endpoint: str, factory: Any) -> None:
         if not self._alone:
@@ -298,6 +310,7 @@ class Node(MultiService):
         @raise StartError: if an address is taken or the spool belongs to another process.
         """
         self.probe_spool()
+        end_cut_short(self._spools)
         # Before anybody can give an order, which is saved with those that there are.
         self._scheduler.orders.load()
         super().startService()  # type: ignore[no-untyped-call]
@@ -324,20 +337,8 @@ class Node(MultiService):
             # Not before: until then clients are for the workers that are ready.
             port.setServiceParent(self)  # type: ignore[no-untyped-call]
         self.tell_state()
-        moved: set[str] = set()
-        visit = self._scheduler.insert_all
-        if self._left_over:
-            visit = partial(self._insert_noting, moved)
-        self._had = waiting = await self._spool.enumerate(visit)
-        for path in self._left_over:
-            move = SpoolMove(
-                self._reactor,
-                self._make_spool(path, leave_nothing=True),
-                self._spool,
-                moved,
-                self._scheduler.insert_all,
-            )
-            self._moves.append((move, Deferred.fromCoroutine(self._empty(path, move))))
+        self._had = waiting = await self._spool.enumerate(self._scheduler.insert_all)
+        self._takeover.begin()
         self.tell_state()
         if not self._alone:
             return
@@ -346,24 +347,6 @@ class Node(MultiService):
             self._live.configuration, self._live.sources, self._places(), waiting, command
         ):
             self._log.info("{line}", line=line)
-
-    def _insert_noting(self, moved: set[str], messages: list[QueuedMessage]) -> None:
-        moved.update(message.id for message in messages if was_moved(message))
-        self._scheduler.insert_all(messages)
-
-    async def _empty(self, path: str, move: SpoolMove) -> None:
-        """Take over what is in the spool of a worker that there is no more."""
-        try:
-            left = await move.run()
-        except SpoolError as error:
-            self._log.error("{path} stays as it is: {error}", path=path, error=error)
-        except Exception:
-            self._log.failure("{path} cannot be emptied", path=path)
-        else:
-            self._log.info(
-                "{path} has no worker any more: {moved} messages taken over, {left} left there",
-                path=path, moved=move.moved, left=left,
-            )  # fmt: skip
 
     def heard_of_source(self, source: str, hold: Hold | None) -> None:
         """Another process of the node has found out that a source is held, or works."""
@@ -434,9 +417,7 @@ class Node(MultiService):
         await maybeDeferred(super().stopService)
         if self._opening is not None:
             await self._opening
-        for move, done in self._moves:
-            move.stop()
-            await done
+        await self._takeover.stop()
         if self._spool_is_open:
             await self._spool.close()
         self._journal.close()

@@ -11,6 +11,7 @@ from kumotwist.spool import SpoolError
 from kumotwist.spool.ownership import OwnedDirectory
 
 __all__ = [
+    "all_spools",
     "left_over_spools",
     "node_id",
     "prepare_state_dir",
@@ -64,22 +65,34 @@ def orders_path(state_dir: str) -> str:
     return os.path.join(state_dir, "orders.json")
 
 
+def all_spools(first: str) -> list[str]:
+    """The spools that a node has, or had with another number of workers.
+
+    @param first: the first worker's, see L{spool_path}.
+    """
+    return [first, *(f"{first}-{number}" for number in _numbers(first))]
+
+
 def left_over_spools(first: str, worker: int, workers: int) -> list[str]:
     """The spools of workers that there are no more, as far as they are for one worker to empty.
 
     @param first: the first worker's spool, see L{spool_path}.
     """
+    return [
+        f"{first}-{number}"
+        for number in _numbers(first)
+        if number > workers and number % workers == worker % workers
+    ]
+
+
+def _numbers(first: str) -> list[int]:
     directory, name = os.path.split(os.path.abspath(first))
     numbers = []
     for entry in os.scandir(directory) if os.path.isdir(directory) else ():
         match = re.fullmatch(re.escape(name) + r"-([1-9][0-9]{0,5})", entry.name)
         if match is not None and entry.is_dir():
             numbers.append(int(match.group(1)))
-    return [
-        f"{first}-{number}"
-        for number in sorted(numbers)
-        if number > workers and number % workers == worker % workers
-    ]
+    return sorted(numbers)
 
 
 def probe_spool(path: str) -> None:

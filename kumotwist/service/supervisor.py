@@ -32,12 +32,14 @@ from kumotwist.service.pages import NodePages
 from kumotwist.service.shared_steering import SharedSteering
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import (
+    all_spools,
     node_id,
     orders_path,
     prepare_state_dir,
     probe_spool,
     spool_path,
 )
+from kumotwist.service.takeover import end_cut_short
 from kumotwist.service.workers import FIRST_SOCKET, WorkerProcess, worker_command
 
 __all__ = ["Supervisor"]
@@ -61,6 +63,7 @@ class _Place:
     @ivar waiting: messages that were in its spool; L{None} until they have been counted.
     @ivar counted: whether the worker that has the place now has counted them.
     @ivar kills: how many of its workers have been killed.
+    @ivar pause: seconds until it gets the next worker, if this one ends soon.
     """
 
     number: int
@@ -141,8 +144,9 @@ class Supervisor(MultiService):
     def startService(self) -> None:
         """Listen, then start the workers.
 
-        @raise StartError: if an address is taken.
+        @raise StartError: if an address is taken, or a spool that has to be looked at.
         """
+        end_cut_short(all_spools(spool_path(self._first.spool.path, self._state_dir, 1)))
         self._orders.load()
         super().startService()  # type: ignore[no-untyped-call]
         self._descriptors = [service.hand_over() for _, service in self._sockets]
@@ -245,8 +249,8 @@ class Supervisor(MultiService):
             self._reactor.stop()
             return
         lived = self._reactor.seconds() - place.started
-        place.pause = _FIRST_PAUSE if lived > _LONGEST_PAUSE else place.pause * 2
-        pause = min(place.pause / 2, _LONGEST_PAUSE)
+        pause = _FIRST_PAUSE if lived > _LONGEST_PAUSE else place.pause
+        place.pause = min(pause * 2, _LONGEST_PAUSE)
         self._log.error(
             "worker {n} ended unasked ({words}); it is started again in {pause:.0f} s",
             n=place.number, words=words, pause=pause,

@@ -30,7 +30,8 @@ SQL), C{segments} (with C{appender}, C{bodies} and C{survivors}) and C{ownership
 its lock); C{reader} the other connection; C{records} messages as rows with checksums; C{changes}
 what passes between the threads; C{gathering} when a commit begins; C{refusals} what is logged of a
 full disk. C{survey} reads a spool as it is, damage included, and C{inspection} and C{repair} (with
-C{salvage}, C{leaves} and C{set_aside}) are what C{kumo spool check} does.
+C{salvage}, C{leaves} and C{set_aside}) are what C{kumo spool check} does. C{moving} empties a spool
+into another one, and C{unfinished} ends what a kill has left of that.
 """
 
 from kumotwist.spool.disk import Disk

@@ -248,6 +248,13 @@ class Database:
         ).fetchone()[0]
         return found
 
+    def keys_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """The body keys of those of the messages that are here, by id; looks at all messages."""
+        marks = ", ".join("?" * len(ids))
+        return dict(
+            self._connection.execute(f"SELECT id, body FROM message WHERE id IN ({marks})", ids)
+        )
+
     def is_empty(self) -> bool:
         """Whether there is neither a message nor a body, sound or not."""
         tables = ("message", "small", "large")

@@ -1,13 +1,13 @@
 """From one spool into another: the mail of a process that is not started any more.
 
-A message is in the other spool before it leaves its own, so that a crash in between can show it
-twice and cannot lose it. The copy says that it was moved: who finds a message of the same id
-among those does not take it again.
+A message is in the other spool before it leaves its own, so that a crash in between cannot lose it;
+and it is handed to the queues after it has left, so that none is delivered which is in both. What a
+crash leaves in both is taken out of one before anybody opens them: L{kumotwist.spool.unfinished}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -19,20 +19,13 @@ from kumotwist.interfaces import ISpool
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.spool.errors import DamagedBodyError, SpoolClosedError, SpoolError
 
-__all__ = ["SpoolMove", "was_moved"]
+__all__ = ["SpoolMove"]
 
 #: Octets of bodies that are on their way at one time, and messages.
 _OCTETS = 16 * 1024 * 1024
 _MESSAGES = 200
 #: Seconds until a move goes on that the other spool had no room for.
 _PATIENCE = 10.0
-
-_MARK = "moved"
-
-
-def was_moved(message: QueuedMessage) -> bool:
-    """Whether a message came from another spool."""
-    return _MARK in message.meta
 
 
 class SpoolMove:
@@ -41,8 +34,9 @@ class SpoolMove:
     @param clock: sets timers.
     @param source: the spool to empty; it is opened and closed here.
     @param target: where the messages go; it is open.
-    @param known: ids of messages that an earlier move brought there.
-    @param take: is handed the copies when they are safe.
+    @param note: has the ids of those that are on their way written down, before they are copied;
+        in the end it is given none. It may fail with L{OSError}.
+    @param take: is handed the copies when they are safe, and nowhere else.
     """
 
     _log = Logger()
@@ -52,13 +46,13 @@ class SpoolMove:
         clock: Any,
         source: ISpool,
         target: ISpool,
-        known: Collection[str],
+        note: Callable[[Sequence[str]], Awaitable[None]],
         take: Callable[[Sequence[QueuedMessage]], None],
     ) -> None:
         self._clock = clock
         self._source = source
         self._target = target
-        self._known = known
+        self._note = note
         self._take = take
         self._stopping = False
         self.moved = 0
@@ -81,8 +75,11 @@ class SpoolMove:
             unreadable = 0
             while left and not self._stopping:
                 lot = list(_lot(left))
+                if not await self._patiently(self._note, [message.id for message in lot]):
+                    return len(left) + len(lot) + unreadable
                 moving = [Deferred.fromCoroutine(self._move(group)) for group in _by_body(lot)]
                 unreadable += sum(await gatherResults(moving, consumeErrors=True))
+            await self._patiently(self._note, ())
             return len(left) + unreadable
         finally:
             await self._source.close()
@@ -92,36 +89,38 @@ class SpoolMove:
 
         @return: how many could not be moved.
         """
-        fresh = [message for message in messages if message.id not in self._known]
-        if fresh:
-            try:
-                body = await self._source.load(fresh[0])
-            except DamagedBodyError as error:
-                self._log.error("{id} cannot be moved: {error}", id=fresh[0].id, error=error)
-                return len(messages)
-            copies = [
-                attrs.evolve(one, body_key=0, body=None, meta={**one.meta, _MARK: True})
-                for one in fresh
-            ]
-            if not await self._store(body, copies):
-                return len(messages)
-            self.moved += len(copies)
-            self._take(copies)
+        try:
+            body = await self._source.load(messages[0])
+        except DamagedBodyError as error:
+            self._log.error("{id} cannot be moved: {error}", id=messages[0].id, error=error)
+            return len(messages)
+        copies = [attrs.evolve(one, body_key=0, body=None) for one in messages]
+        if not await self._patiently(self._target.store, body, copies):
+            return len(messages)
         await self._source.remove(messages)
+        self.moved += len(copies)
+        self._take(copies)
         return 0
 
-    async def _store(self, body: bytes, copies: list[QueuedMessage]) -> bool:
-        while not self._stopping:
+    async def _patiently(self, write: Callable[..., Awaitable[None]], *what: Any) -> bool:
+        """Write something, again and again if there is no room for it.
+
+        @return: whether it is written; if not, the move ends.
+        """
+        while True:
             try:
-                await self._target.store(body, copies)
+                await write(*what)
             except SpoolClosedError:
-                break
-            except SpoolError as error:
+                return False
+            except (SpoolError, OSError) as error:
                 self._log.warn("the move waits: {error}", error=error)
-                await deferLater(self._clock, _PATIENCE)
             else:
                 return True
-        return False
+            if self._stopping:
+                return False
+            await deferLater(self._clock, _PATIENCE)
+            if self._stopping:
+                return False
 
 
 def _lot(left: list[QueuedMessage]) -> Iterator[QueuedMessage]:
