@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sqlite3
@@ -22,7 +21,6 @@ from kumotwist.spool import (
     SQLiteSpool,
 )
 from kumotwist.spool.database import Database
-from kumotwist.spool.errors import as_spool_error
 from kumotwist.spool.sqlite_spool import RETRY_INTERVAL
 from tests.spool_support import (
     LARGE,
@@ -217,15 +215,6 @@ class FullDatabaseTests(SpoolFailureTestCase):
             self.store()
         (line,) = said()
         self.assertIn("takes mail again", line)
-
-    def test_read_only(self) -> None:
-        """A file system that became read-only refuses as a full one does."""
-        error = OSError(errno.EROFS, "Read-only file system")
-        self.assertIsInstance(as_spool_error(error, "x"), SpoolFullError)
-        with contextlib.closing(sqlite3.connect(":memory:")) as database:
-            database.execute("PRAGMA query_only = ON")
-            refusal = self.assertRaises(sqlite3.Error, database.execute, "CREATE TABLE a (b)")
-        self.assertIsInstance(as_spool_error(refusal, "x"), SpoolFullError)
 
     def test_low_space(self) -> None:
         """With little space left stores are refused, while removals still go through."""

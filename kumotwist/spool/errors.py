@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 
 from kumotwist.errors import KumotwistError
@@ -23,6 +24,10 @@ __all__ = [
 _SQLITE_FULL = 13
 _SQLITE_READ_ONLY = 8
 _SQLITE_NO_ROOM = frozenset({_SQLITE_FULL, _SQLITE_READ_ONLY})
+
+# SQLite's primary result codes for a system call that failed, for whatever reason: also for that
+# of a kernel which made a file system read-only (ext4's errors=remount-ro) under its open files.
+_SQLITE_SYSTEM = frozenset({10, 14})
 
 # SQLite's primary result codes for pages that contradict each other, and for no database at all.
 _SQLITE_DAMAGED = frozenset({11, 26})
@@ -87,9 +92,24 @@ def as_spool_error(error: BaseException, path: str) -> SpoolError:
         code = getattr(error, "sqlite_errorcode", None)
         if "disk is full" in str(error) or (code is not None and code & 0xFF in _SQLITE_NO_ROOM):
             return SpoolFullError(f"{path}: {error}")
+        if code is not None and code & 0xFF in _SQLITE_SYSTEM and _is_read_only(path):
+            return SpoolFullError(f"{path}: {error}: the file system is read-only")
         if code is not None and code & 0xFF in _SQLITE_DAMAGED:
             return SpoolError(
                 f"{path}: {error}; `kumo spool check` writes it anew from what can be read"
             )
         return SpoolError(f"{path}: {error}")
     return SpoolError(f"{path}: {type(error).__name__}: {error}")
+
+
+def _is_read_only(path: str) -> bool:
+    """Whether the file system takes no writes.
+
+    Asked by touching the directory, which changes nothing else: since Linux 6.15 an ext4 that the
+    kernel stopped (C{emergency_ro}) does not say so in C{statvfs}.
+    """
+    try:
+        os.utime(os.path.dirname(path))
+    except OSError as error:
+        return error.errno == errno.EROFS
+    return False
