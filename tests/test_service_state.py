@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.service.errors import StartError
-from kumotwist.service.state import node_id, prepare_state_dir
+from kumotwist.service.state import node_id, prepare_state_dir, remove_empty_dirs
 
 
 class StateDirTests(SynchronousTestCase):
@@ -43,6 +43,28 @@ class StateDirTests(SynchronousTestCase):
     def test_impossible(self) -> None:
         """A name that the file system does not take is told."""
         self.assertRaises(StartError, prepare_state_dir, "/proc/nowhere/" + "x" * 300)
+
+
+class WorkerDirTests(SynchronousTestCase):
+    """The directories of workers."""
+
+    def test_removed(self) -> None:
+        """That of a worker that there is no more goes when nothing is in it, and no other."""
+        state = Path(self.mktemp())
+        for name in ("worker-2", "worker-3/tls-reports", "worker-4/tls-reports", "worker-5",
+                     "worker-x", "spool-3"):  # fmt: skip
+            (state / name).mkdir(parents=True)
+        report, policies = state / "worker-4/tls-reports/1.json", state / "worker-5/mta-sts.jsonl"
+        for path in (report, policies):
+            path.write_text("{}")
+        remove_empty_dirs(str(state), 2)
+        remain = ["spool-3", "worker-2", "worker-4", "worker-5", "worker-x"]
+        self.assertEqual(sorted(os.listdir(state)), remain)
+        self.assertTrue(report.exists() and policies.exists())
+        report.unlink()
+        remove_empty_dirs(str(state), 1)
+        self.assertEqual(sorted(os.listdir(state)), ["spool-3", "worker-5", "worker-x"])
+        remove_empty_dirs(str(state / "none"), 1)
 
 
 class NodeIdTests(SynchronousTestCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
 from twisted.internet.task import Clock
@@ -88,6 +90,19 @@ class SettleTests(SynchronousTestCase):
         wal.write_bytes(aside)
         settle_moves([self.target, self.source])
         self.assertEqual((ids_in(self.source), ids_in(self.target)), (set(), self.ids))
+
+    def test_damaged_key(self) -> None:
+        """A row that has lost its body's key is no copy, and is left alone."""
+        for path in (self.source, self.target):
+            with contextlib.closing(sqlite3.connect(f"{path}/spool.sqlite3")) as connection:
+                connection.execute(
+                    "UPDATE message SET body = 'x' WHERE id = ?",
+                    (bytes.fromhex(self.messages[0].id),),
+                )
+                connection.commit()
+        settle_moves([self.target, self.source])
+        with contextlib.closing(sqlite3.connect(f"{self.source}/spool.sqlite3")) as connection:
+            self.assertEqual(connection.execute("SELECT count(*) FROM message").fetchone(), (1,))
 
     def test_in_use(self) -> None:
         """Where another process has one of them nothing is decided, and nobody starts."""

@@ -51,6 +51,7 @@ from kumotwist.service.state import (
     orders_path,
     prepare_state_dir,
     probe_spool,
+    remove_empty_dirs,
     spool_path,
     worker_dir,
 )
@@ -311,6 +312,8 @@ class Node(MultiService):
         """
         self.probe_spool()
         end_cut_short(self._spools)
+        if self._alone:
+            remove_empty_dirs(self._state_dir, workers=1)
         # Before anybody can give an order, which is saved with those that there are.
         self._scheduler.orders.load()
         super().startService()  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import uuid
@@ -16,6 +17,7 @@ __all__ = [
     "node_id",
     "prepare_state_dir",
     "probe_spool",
+    "remove_empty_dirs",
     "spool_path",
     "worker_dir",
 ]
@@ -58,6 +60,19 @@ def worker_dir(state_dir: str, worker: int) -> str:
     if worker == 1:
         return state_dir
     return prepare_state_dir(os.path.join(state_dir, f"worker-{worker}"))
+
+
+def remove_empty_dirs(state_dir: str, workers: int) -> None:
+    """Remove what L{worker_dir} made for workers that there are no more, if nothing is in it.
+
+    @param workers: how many there are.
+    """
+    base = os.path.join(state_dir, "worker")
+    for path in (f"{base}-{number}" for number in _numbers(base) if number > workers):
+        with contextlib.suppress(OSError):  # as where something is in it
+            for entry in sorted(os.listdir(path)):
+                os.rmdir(os.path.join(path, entry))
+            os.rmdir(path)
 
 
 def orders_path(state_dir: str) -> str:

@@ -37,6 +37,7 @@ from kumotwist.service.state import (
     orders_path,
     prepare_state_dir,
     probe_spool,
+    remove_empty_dirs,
     spool_path,
 )
 from kumotwist.service.takeover import end_cut_short
@@ -147,6 +148,7 @@ class Supervisor(MultiService):
         @raise StartError: if an address is taken, or a spool that has to be looked at.
         """
         end_cut_short(all_spools(spool_path(self._first.spool.path, self._state_dir, 1)))
+        remove_empty_dirs(self._state_dir, len(self._places))
         self._orders.load()
         super().startService()  # type: ignore[no-untyped-call]
         self._descriptors = [service.hand_over() for _, service in self._sockets]

@@ -249,10 +249,16 @@ class Database:
         return found
 
     def keys_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
-        """The body keys of those of the messages that are here, by id; looks at all messages."""
+        """The body keys of those of the messages that are here, by id; looks at all messages.
+
+        A row whose key is damaged is none.
+        """
         marks = ", ".join("?" * len(ids))
         return dict(
-            self._connection.execute(f"SELECT id, body FROM message WHERE id IN ({marks})", ids)
+            self._connection.execute(
+                f"SELECT id, body FROM message WHERE id IN ({marks}) AND typeof(body) = 'integer'",
+                ids,
+            )
         )
 
     def is_empty(self) -> bool:

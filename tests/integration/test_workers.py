@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import smtplib
+import sys
 import threading
 import urllib.request
 from collections import Counter
@@ -169,8 +170,29 @@ class WorkersTests(TestCase):
         self.assertEqual(max(recipients(sink).values()), 1)
         await kumo.wait_for_records(len(accepted), type="Delivery")
         pids = workers_of(kumo).values()
-        kumo.signal(signal.SIGKILL)
-        await until(lambda: not any(map(runs, pids)), "the end of the workers", 60)
+        # They need not even run for that.
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            kumo.signal(signal.SIGKILL)
+            await until(lambda: not any(map(runs, pids)), "the end of the workers", 60)
+        finally:
+            for pid in filter(runs, pids):
+                os.kill(pid, signal.SIGCONT)
+        kumo = await kumo.restart(self)
+        self.assertEqual(await kumo.stop(60), 0)
+
+    async def test_orphan(self) -> None:
+        """A worker whose supervisor is gone when it begins to start does not start."""
+        program = (
+            "import socket; from kumotwist.service.parent import end_with_parent;"
+            "ours, theirs = socket.socketpair(); end_with_parent(theirs.fileno()); print('both');"
+            "ours.close(); end_with_parent(theirs.fileno()); print('alone')"
+        )
+        ended = await deferToThread(run, [sys.executable, "-c", program])
+        self.assertEqual(ended.returncode, 1)
+        self.assertIn("both", ended.stdout)
+        self.assertNotIn("alone", ended.stdout)
 
     async def test_one_node(self) -> None:
         """Numbers, the trace, the records, SIGHUP and the stop are the node's, not a worker's;
