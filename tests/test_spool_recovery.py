@@ -210,9 +210,41 @@ class SpaceTests(SpoolFilesTestCase):
         self.clock.advance(SHRINK_DELAY)
         self.clock.pump([SHRINK_INTERVAL] * 40)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertLess(os.path.getsize(database), before * 0.8)
+        self.assertEqual(os.path.getsize(f"{database}-wal"), 0)
         self.store(spool, SMALL)
         self.successResultOf(spool.close())
         self.assertLess(os.path.getsize(database), before * 0.8)
+
+    def test_shrinks_beside_a_reader(self) -> None:
+        """Somebody who reads while it gets smaller disturbs nothing and sees no change; when the
+        next burst is gone, it gets smaller."""
+        spool = self.open(durable=False)
+        body = b"x" * 900
+        messages = [make_message(number) for number in range(12000)]
+        for message in messages:
+            spool.store(body, [message])
+        self.clock.advance(0)
+        database = os.path.join(self.path, "spool.sqlite3")
+        self.remove(spool, *messages[1:])
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN")
+            count = "SELECT count(*) FROM message"
+            self.assertEqual(other.execute(count).fetchone(), (1,))
+            self.clock.advance(SHRINK_DELAY)
+            self.clock.pump([SHRINK_INTERVAL] * 40)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+            self.remove(spool, messages[0])
+            self.assertEqual(other.execute(count).fetchone(), (1,))
+        before = os.path.getsize(database)
+        messages = [make_message(number) for number in range(12000)]
+        for message in messages:
+            spool.store(body, [message])
+        self.clock.advance(0)
+        self.remove(spool, *messages)
+        self.clock.advance(SHRINK_DELAY)
+        self.clock.pump([SHRINK_INTERVAL] * 40)
+        self.assertLess(os.path.getsize(database), before)
 
 
 class RemovalTests(SpoolFilesTestCase):

@@ -85,10 +85,15 @@ _PROBE = "UPDATE state SET value = value + 1 WHERE name = 'probe'"
 _SPARE_PAGES = 2048
 _PAGES_PER_STEP = 64
 
+# Seconds that a connection waits for another one's lock.
+_BUSY_TIMEOUT = 5
+
 
 def connect(path: str) -> sqlite3.Connection:
     """Connect without any implicit transactions; one thread at a time may use it."""
-    return sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
 
 
 class Database:
@@ -326,3 +331,15 @@ class Database:
         # Not execute(): it would take the first step of the statement only, which is one page.
         self._connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
         return True
+
+    def write_back(self) -> None:
+        """Write the WAL back into the file, so that both get as small as they can be.
+
+        The work of the checkpoint that ends a commit now and then; readers are not waited for.
+        """
+        execute = self._connection.execute
+        execute("PRAGMA busy_timeout = 0")
+        try:
+            execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT * 1000}")

@@ -49,6 +49,8 @@ class Storage:
         )
         self._survivors = Survivors(self._segments_path, self._segments, disk)
         self._database: Database | None = None
+        # Whether pages were given back since the WAL was written back.
+        self._shrunk = False
 
     def open(self) -> int:
         """Take possession and recover.
@@ -221,7 +223,16 @@ class Storage:
         try:
             # What is moved is written before its old place comes free.
             room = self._disk.free_space(self.path) > self._min_free_space // 2
-            return (room and self._survivors.step(database)) or database.shrink()
+            if room and self._survivors.step(database):
+                return True
+            if database.shrink():
+                self._shrunk = True
+            elif self._shrunk:
+                # The file gets smaller when the WAL is written back, which may not be for long.
+                self._shrunk = False
+                database.write_back()
+                return False
+            return self._shrunk
         except (sqlite3.Error, OSError) as error:
             problem = as_spool_error(error, self._database_path)
             self._log.warn("cannot give space back: {problem}", problem=str(problem))
