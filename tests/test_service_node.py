@@ -18,7 +18,7 @@ from twisted.logger import globalLogPublisher
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.service import Node, node, obey_signals
 from kumotwist.service.errors import StartError
-from kumotwist.spool import SpoolError, SpoolFullError
+from kumotwist.spool import Disk, SpoolError, SpoolFullError
 from kumotwist.spool.ownership import OwnedDirectory
 from kumotwist.testing.spool import MemorySpool
 from tests.config_case import ConfigCase
@@ -126,6 +126,24 @@ class StartTests(NodeCase):
         """It greets clients and calls itself live."""
         self.started()
         self.assertTrue(self.greeting().startswith(b"220 mta.example "))
+        self.assertEqual(self.liveness()[0], 200)
+
+    def test_little_room(self) -> None:
+        """It is not live while less than min_free_space is free, and is again when there is room,
+        also when no mail has come meanwhile."""
+        self.started()
+        asked = []
+
+        def free_space(disk: Disk, path: str) -> int:
+            asked.append(path)
+            return 64 * 1024 * 1024 - 1
+
+        free = self.patch(Disk, "free_space", free_space)
+        status, body = self.liveness()
+        self.assertEqual(status, 503)
+        self.assertIn(b"67108863 bytes are free, less than the min_free_space", body)
+        self.assertEqual(asked, [str((self.directory / "var" / "spool").absolute())])
+        free.restore()
         self.assertEqual(self.liveness()[0], 200)
 
     def test_nothing_before_the_start(self) -> None:

@@ -20,6 +20,7 @@ from kumotwist.service.listening import ListeningService
 from kumotwist.service.orders import WorkerOrders
 from kumotwist.service.state import left_over_spools, spool_path
 from kumotwist.service.workers import LogLines, worker_command
+from kumotwist.spool import Disk
 from tests.config_case import ConfigCase
 from tests.http_client import Connection
 from tests.memory_network import MemoryNetwork
@@ -328,6 +329,16 @@ class NodeTests(SupervisorCase):
         self.node.startService()
         self.assertEqual(self.page().ask("/api/check-liveness/v1").status, 503)
         self.processes[1].says("state", "", None)
+        self.assertEqual(self.page().ask("/api/check-liveness/v1").status, 200)
+
+    def test_liveness_without_room(self) -> None:
+        """It takes none while there is little room for the spools."""
+        self.ready()
+        free = self.patch(Disk, "free_space", lambda _, path: 1000)
+        answer = self.page().ask("/api/check-liveness/v1")
+        self.assertEqual(answer.status, 503)
+        self.assertIn(b"1000 bytes are free", answer.body)
+        free.restore()
         self.assertEqual(self.page().ask("/api/check-liveness/v1").status, 200)
 
     def test_numbers(self) -> None:

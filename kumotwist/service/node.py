@@ -46,6 +46,7 @@ from kumotwist.service.sharing import SharedPort, Sharing
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import (
     all_spools,
+    lack_of_room,
     left_over_spools,
     node_id,
     orders_path,
@@ -254,11 +255,12 @@ class Node(MultiService):
             service.setServiceParent(self)  # type: ignore[no-untyped-call]
             self._listening.append((f"[sink:{name}]", service))
         if configuration.http is not None:
+            room = configuration.spool.min_free_space
             site = http_site(
                 self._reactor,
                 configuration.http.trusted_hosts,
                 cast("Trace", self._trace),
-                self._why_not_live,
+                lambda: self._why_not_live() or lack_of_room(self._spool_path, room),
                 self._pages(),
                 self.steering,
                 configuration.http.token,

@@ -8,11 +8,12 @@ import re
 import uuid
 
 from kumotwist.service.errors import StartError
-from kumotwist.spool import SpoolError
+from kumotwist.spool import Disk, SpoolError
 from kumotwist.spool.ownership import OwnedDirectory
 
 __all__ = [
     "all_spools",
+    "lack_of_room",
     "left_over_spools",
     "node_id",
     "prepare_state_dir",
@@ -157,3 +158,18 @@ def _new_node_id(path: str) -> str:
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}") from None
     return fresh
+
+
+def lack_of_room(path: str, limit: int) -> str:
+    """Why a spool takes no mail: little is free on its disk; empty if there is room.
+
+    Asked when somebody wants to know, for it can come and go without the spool being used: where a
+    load balancer has sent everybody elsewhere, no store would find out.
+
+    @param path: the spool's directory.
+    @param limit: its C{min_free_space}, in octets.
+    """
+    try:
+        return Disk().lack_of_room(path, limit)
+    except OSError:
+        return ""  # not made yet

@@ -33,6 +33,7 @@ from kumotwist.service.shared_steering import SharedSteering
 from kumotwist.service.standalone import proxy_services, sink_service, tls_context
 from kumotwist.service.state import (
     all_spools,
+    lack_of_room,
     node_id,
     orders_path,
     prepare_state_dir,
@@ -280,7 +281,11 @@ class Supervisor(MultiService):
         if not self.running:
             return "the node is shutting down"
         reasons = [place.reason for place in self._places]
-        return "" if "" in reasons else reasons[0]
+        if "" not in reasons:
+            return reasons[0]
+        # The workers' spools are beside each other.
+        spool = self._first.spool
+        return lack_of_room(spool_path(spool.path, self._state_dir, 1), spool.min_free_space)
 
     def _announce(self) -> None:
         counts = [place.waiting for place in self._places]

@@ -68,6 +68,13 @@ class Disk:
         facts = os.statvfs(path)
         return facts.f_bavail * facts.f_frsize
 
+    def lack_of_room(self, path: str, limit: int) -> str:
+        """Why no mail is taken: less than a limit is free; empty if there is room."""
+        free = self.free_space(path)
+        if free >= limit:
+            return ""
+        return f"{path}: {free} bytes are free, less than the min_free_space of {limit}"
+
     def read(self, path: str, offset: int, length: int) -> bytes:
         """Read a part of a file; less than C{length} only at its end."""
         descriptor = os.open(path, os.O_RDONLY)

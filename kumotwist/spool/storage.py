@@ -193,12 +193,9 @@ class Storage:
 
     def _refuse_if_low(self) -> None:
         """Leave room for removals: a disk that was filled to the brim could not be emptied."""
-        free = self._disk.free_space(self.path)
-        if free < self._min_free_space:
-            raise SpoolFullError(
-                f"{self.path}: {free} bytes are free, less than the "
-                f"min_free_space of {self._min_free_space}"
-            )
+        problem = self._disk.lack_of_room(self.path, self._min_free_space)
+        if problem:
+            raise SpoolFullError(problem)
 
     def _take_back(self, error: BaseException, revivable: bool) -> None:
         """Undo an append whose commit failed.
