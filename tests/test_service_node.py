@@ -15,9 +15,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import EventLoggingObserver, StringTransport
 from twisted.logger import globalLogPublisher
 
+from kumotwist.journal import Trace
+from kumotwist.limits import LimitTable
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.service import Node, node, obey_signals
 from kumotwist.service.errors import StartError
+from kumotwist.service.sharing import Sharing
 from kumotwist.spool import Disk, SpoolError, SpoolFullError
 from kumotwist.spool.ownership import OwnedDirectory
 from kumotwist.testing.spool import MemorySpool
@@ -187,6 +190,22 @@ class StartTests(NodeCase):
                 ids = {one.id for one in cut_short(Clock(), paths[0], paths[1])}
                 self.started(SlowSpool())
                 self.assertEqual([ids_in(path) for path in paths], [set(), ids])
+
+    def test_worker_started_again(self) -> None:
+        """A worker that is started again ends the takeover that it was killed in, and looks at no
+        spool that another worker has."""
+        state = self.directory.absolute() / "var"
+        state.mkdir()
+        source, target, other = (str(state / name) for name in ("spool-4", "spool-2", "spool"))
+        ids = {one.id for one in cut_short(Clock(), source, target)}
+        owner = OwnedDirectory(other)
+        owner.acquire()
+        self.addCleanup(owner.release)
+        self.patch(node, "SQLiteSpool", lambda _reactor, _settings, **how: SlowSpool())
+        configuration = self.load(CONFIG.format(state=state))
+        sharing = Sharing(2, 2, LimitTable(self.network.seconds), Trace(self.network))
+        Node(self.network, configuration, sharing).startService()
+        self.assertEqual([ids_in(path) for path in (source, target)], [set(), ids])
 
     def test_spool_cannot_be_opened(self) -> None:
         """A spool that fails later ends the process, with the reason in the log."""

@@ -401,6 +401,9 @@ class PartTests(ConfigCase):
         """A worker runs the same program, with the configuration file and its orders."""
         orders = WorkerOrders(2, 3, {"[listener:in]": 4})
         command = worker_command(MemoryNetwork(), "etc/kumo.ini", orders)
+        # Before anything that takes time: it must not outlive its supervisor.
+        program = command[command.index("-c") + 1]
+        self.assertTrue(program.startswith("from kumotwist.tap.parent import end_with_parent; "))
         self.assertEqual(command[-5:-1], ["kumo", "-c", "etc/kumo.ini", "--worker"])
         self.assertEqual(WorkerOrders.parse(command[-1]), orders)
         self.assertRaises(ValueError, WorkerOrders.parse, '{"worker": 1}')

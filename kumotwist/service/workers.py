@@ -37,7 +37,11 @@ def worker_command(reactor: Any, config: str, orders: WorkerOrders) -> list[str]
     known: Any = getReactorTypes()
     names = [one.shortName for one in known if one.moduleName == module]
     options = [f"--reactor={name}" for name in names[:1]]
-    start = "from twisted.scripts.twistd import run; run()"
+    # Before the half a second that Twisted takes to be imported: it has the ports from here on.
+    start = (
+        f"from kumotwist.tap.parent import end_with_parent; end_with_parent({CHANNEL}); "
+        "from twisted.scripts.twistd import run; run()"
+    )
     return [
         sys.executable, "-P", "-c", start, "--nodaemon", "--pidfile=", *options,
         "kumo", "-c", config, "--worker", str(orders),

@@ -35,11 +35,8 @@ class Options(usage.Options):
         texts = None
         if self["worker"] is not None:
             from kumotwist.service.orders import WorkerOrders
-            from kumotwist.service.parent import end_with_parent
-            from kumotwist.service.workers import CHANNEL
 
             self.orders = WorkerOrders.parse(self["worker"])
-            end_with_parent(CHANNEL)
             # What the node runs; the files may say something else by now.
             texts = json.load(sys.stdin)
         self.configuration = read_configuration(self["config"], texts)

@@ -185,7 +185,7 @@ class WorkersTests(TestCase):
     async def test_orphan(self) -> None:
         """A worker whose supervisor is gone when it begins to start does not start."""
         program = (
-            "import socket; from kumotwist.service.parent import end_with_parent;"
+            "import socket; from kumotwist.tap.parent import end_with_parent;"
             "ours, theirs = socket.socketpair(); end_with_parent(theirs.fileno()); print('both');"
             "ours.close(); end_with_parent(theirs.fileno()); print('alone')"
         )

@@ -1,4 +1,7 @@
-"""A worker must not outlive its supervisor: the next one wants the ports and the spools."""
+"""A worker must not outlive its supervisor: the next one wants the ports and the spools.
+
+This comes before everything else in a worker, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
