@@ -63,9 +63,11 @@ class Storage:
             refuse_remains(self._database_path)
             database = Database(self._database_path, durable=self._durable)
             try:
-                misplaced, beyond = database.misplaced(), database.beyond()
-                self._segments.recover(database.extents(), keep_all=misplaced > 0)
-                last_key = database.last_key()
+                extents = database.extents()
+                placed = sum(extent.records for extent in extents.values())
+                misplaced = database.large_bodies() - placed
+                self._segments.recover(extents, keep_all=misplaced > 0)
+                beyond, last_key = database.beyond(), database.last_key()
             except BaseException:
                 database.close()
                 raise
