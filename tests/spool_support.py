@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
 
 from kumotwist.message.queued import QueuedMessage, new_id
 from kumotwist.spool import Disk, SpoolSettings, SQLiteSpool
@@ -147,3 +149,19 @@ def ids_in(path: str) -> set[str]:
     spool.enumerate(found.extend)
     spool.close()
     return {message.id for message in found}
+
+
+def hear_log(case: SynchronousTestCase) -> Callable[[str], list[str]]:
+    """Listen to the log until a test ends.
+
+    @return: tells the lines so far that have a text in them.
+    """
+    events: list[LogEvent] = []
+    observer = cast("ILogObserver", events.append)
+    globalLogPublisher.addObserver(observer)
+    case.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def said(part: str) -> list[str]:
+        return [line for line in map(formatEvent, events) if part in line]
+
+    return said

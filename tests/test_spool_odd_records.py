@@ -7,15 +7,13 @@ import contextlib
 import os
 import sqlite3
 from pathlib import Path
-from typing import Any, cast
-
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from typing import Any
 
 from kumotwist.message.queued import QueuedMessage
 from kumotwist.spool import DamagedBodyError, SpoolError, SQLiteSpool
 from kumotwist.spool.database import KEY_LIMIT, Database
 from kumotwist.spool.refusals import QUIET_TIME
-from tests.spool_support import LARGE, SMALL, make_message
+from tests.spool_support import LARGE, SMALL, hear_log, make_message
 from tests.test_spool_check import SpoolCommandTestCase
 
 
@@ -24,15 +22,7 @@ class OddRecordTestCase(SpoolCommandTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.events: list[LogEvent] = []
-        observer = cast("ILogObserver", self.events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-
-    def said(self, part: str) -> list[str]:
-        """The lines of the log that have this in them."""
-        lines = [formatEvent(event) for event in self.events]
-        return [line for line in lines if part in line]
+        self.said = hear_log(self)
 
     def enumerated(self, spool: SQLiteSpool) -> list[QueuedMessage]:
         """All that it hands over."""

@@ -6,16 +6,14 @@ import contextlib
 import errno
 import os
 import sqlite3
-from typing import Any, cast
-
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from typing import Any
 
 from kumotwist.spool import SpoolError, SpoolFullError
 from kumotwist.spool.database import Database
 from kumotwist.spool.errors import as_spool_error
 from kumotwist.spool.refusals import QUIET_TIME
 from kumotwist.spool.sqlite_spool import RETRY_INTERVAL
-from tests.spool_support import SMALL, make_message
+from tests.spool_support import SMALL, hear_log, make_message
 from tests.test_spool_failures import SpoolFailureTestCase
 
 
@@ -71,16 +69,7 @@ class MalformedTests(SpoolFailureTestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.events: list[LogEvent] = []
-        observer = cast("ILogObserver", self.events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-
-    def said(self, part: str) -> list[str]:
-        """The lines of the log that have this in them, since the last time."""
-        lines = [formatEvent(event) for event in self.events]
-        self.events.clear()
-        return [line for line in lines if part in line]
+        self.said = hear_log(self)
 
     def test_nothing_can_be_written(self) -> None:
         """Stores fail, removals are kept, and a line a minute says what to do."""
@@ -97,7 +86,7 @@ class MalformedTests(SpoolFailureTestCase):
         for part in (self.path, "malformed", "kumo spool check"):
             self.assertIn(part, line)
         self.clock.pump([RETRY_INTERVAL] * int(QUIET_TIME * 2))
-        self.assertEqual(len(self.said("cannot be written")), 2)
+        self.assertEqual(len(self.said("cannot be written")), 3)
         self.assertNoResult(removed)
         self.commit_error = lambda: None
         self.clock.advance(RETRY_INTERVAL)
@@ -123,4 +112,4 @@ class MalformedTests(SpoolFailureTestCase):
         refused = self.spool.store(SMALL, [make_message()])
         self.clock.advance(0)
         self.failureResultOf(refused, SpoolError)
-        self.assertEqual(len(self.said("refuses mail (451)")), 1)
+        self.assertEqual(len(self.said("refuses mail (451)")), 2)
