@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from typing import TYPE_CHECKING, Any
 
 from kumotwist.journal.records import (
     RecordType,
+    encode_enhanced_code,
     encode_object,
     encode_text,
     encode_value,
+    quote,
     render_kept_time,
     render_time,
 )
 
 if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
-    from kumotwist.wire.smtp.replies import EnhancedCode, Reply
+    from kumotwist.wire.smtp.replies import Reply
 
 __all__ = ["AttemptForm"]
-
-_quoted = json.encoder.encode_basestring_ascii
 
 #: Ends of records, by pool and way of reception, that are kept for a connection.
 _MOST_ENDS = 16
@@ -66,20 +64,19 @@ class AttemptForm:
         @param now: when it happened; seconds since the epoch.
         @param pool: the message's.
         """
-        quoted, meta = _quoted, message.meta
         created = message.created
-        protocol = meta.get("reception_protocol")
+        protocol = message.meta.get("reception_protocol")
         # Of one connection's messages nearly all have the same pool and came in the same way.
         end = self._ends.get((pool, protocol)) if type(protocol) is str else None
         if end is None:
             end = self._end_of(pool, protocol)
         code, enhanced, _, command = reply
         return (
-            f'{{"type":"{kind}","id":{quoted(message.id)},"sender":{quoted(message.sender)},'
-            f'"recipient":{quoted(message.recipient)},"queue":{quoted(message.queue)},'
+            f'{{"type":"{kind}","id":{quote(message.id)},"sender":{quote(message.sender)},'
+            f'"recipient":{quote(message.recipient)},"queue":{quote(message.queue)},'
             f'"site":{self._site},"size":{message.size},"response":{{"code":{code},'
-            f'"enhanced_code":{_enhanced(enhanced)},"content":{quoted(reply.content)},'
-            f'"command":{quoted(command) if command else "null"}}},"peer_address":{self._peer},'
+            f'"enhanced_code":{encode_enhanced_code(enhanced)},"content":{quote(reply.content)},'
+            f'"command":{quote(command) if command else "null"}}},"peer_address":{self._peer},'
             f'"timestamp":{int(now)},"event_time":"{render_time(now)}","created":{int(created)},'
             f'"created_time":"{render_kept_time(created)}","num_attempts":{message.attempts},{end}'
         )
@@ -93,10 +90,3 @@ class AttemptForm:
         if type(protocol) is str and len(self._ends) < _MOST_ENDS:
             self._ends[pool, protocol] = end
         return end
-
-
-@functools.lru_cache(maxsize=64)
-def _enhanced(code: EnhancedCode | None) -> str:
-    if code is None:
-        return "null"
-    return f'{{"class":{code.klass},"subject":{code.subject},"detail":{code.detail}}}'

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kumotwist.journal.records import encode_value, quote, render_kept_time
+from kumotwist.journal.records import (
+    encode_enhanced_code,
+    encode_value,
+    quote,
+    render_kept_time,
+)
 
 if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
@@ -57,17 +62,11 @@ class ReceptionForm:
         """
         created = message.created
         second, moment = int(created), render_kept_time(created)
-        klass = "null"
-        enhanced = reply.enhanced_code
-        if enhanced is not None:
-            klass = (
-                f'{{"class":{enhanced.klass},"subject":{enhanced.subject},'
-                f'"detail":{enhanced.detail}}}'
-            )
+        enhanced = encode_enhanced_code(reply.enhanced_code)
         return (
             f'{{"type":"Reception","id":{quote(message.id)},"sender":{quote(message.sender)},'
             f'"recipient":{quote(message.recipient)},"queue":{quote(message.queue)},"site":"",'
-            f'"size":{message.size:d},"response":{{"code":{reply.code:d},"enhanced_code":{klass},'
+            f'"size":{message.size:d},"response":{{"code":{reply.code:d},"enhanced_code":{enhanced},'
             f'"content":{quote(reply.content)},"command":{quote(reply.command)}}},'
             f'"peer_address":{self._peer},"timestamp":{second},"event_time":"{moment}",'
             f'"created":{second},"created_time":"{moment}","num_attempts":{message.attempts:d},'

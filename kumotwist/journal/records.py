@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from kumotwist.message.queued import QueuedMessage
-    from kumotwist.wire.smtp.replies import Reply
+    from kumotwist.wire.smtp.replies import EnhancedCode, Reply
 
 __all__ = [
     "RECORD_TYPES",
     "RecordType",
     "SourceAddress",
+    "encode_enhanced_code",
     "encode_object",
     "encode_record",
     "encode_text",
@@ -195,6 +196,14 @@ def encode_record(record: dict[str, Any]) -> str:
         except (KeyError, TypeError, ValueError):
             pass  # a value is not what make_record puts there
     return _encode_any(record)
+
+
+@functools.lru_cache(maxsize=64)
+def encode_enhanced_code(code: EnhancedCode | None) -> str:
+    """An enhanced status code (RFC 3463) as it stands in a record; or null. There are few."""
+    if code is None:
+        return "null"
+    return f'{{"class":{code.klass},"subject":{code.subject},"detail":{code.detail}}}'
 
 
 def encode_text(value: str | None) -> str:

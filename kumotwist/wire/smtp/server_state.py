@@ -47,8 +47,8 @@ class ServerState:
         closed.
     """
 
-    __slots__ = ("_bad", "_body", "_can_start_tls", "_chunks", "_greeted", "_idle", "_input",
-                 "_login", "_messages", "_options", "_owed", "_tls", "closed", "input",
+    __slots__ = ("_bad", "_body", "_can_start_tls", "_chunks", "_greeted", "_idle", "_login",
+                 "_messages", "_options", "_owed", "_tls", "closed", "input",
                  "transaction")  # fmt: skip
 
     def __init__(
@@ -94,7 +94,7 @@ class ServerState:
     @property
     def body_octets(self) -> int:
         """Octets of the message being received that are held in memory."""
-        body = self._body if self._chunks is None else self._chunks.message
+        body = self._message
         return 0 if body is None else body.held
 
     @property
